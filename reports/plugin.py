@@ -1,0 +1,350 @@
+"""The pytest glue: tests record rows, a journal keeps them, reports are rendered from it.
+
+A test is a *claim* when something (fixtures.plugin) has put a
+("shardproof_subject", {"cell": ..., "claim": ...}) into its user_properties.
+Every claim ends as at least one row: what it recorded through the `record`
+fixture, and where it failed, was skipped or said nothing, a row derived from
+its outcome. Rows travel in user_properties because those arrive wherever
+reports are collected, in this process or in another.
+
+Files are touched at the first claim and not before: then stale reports are
+removed, so that a crash never leaves yesterday's green one, and the journal is
+opened. The footer, report.json and report.html come last, from the journal
+alone. Where no claim runs, nothing is written.
+"""
+
+import os
+import uuid
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest.terminal import TerminalReporter
+
+from reports.html import markdown_summary, render
+from reports.matrix import (
+    interval_text,
+    judged_cells,
+    limit_text,
+    number_text,
+    observed_text,
+    sentence,
+    text_matrix,
+)
+from reports.record import (
+    SCHEMA_VERSION,
+    CellRecord,
+    Journal,
+    JsonObject,
+    Outcome,
+    RecordRow,
+    ReportError,
+    Row,
+    Run,
+    replay,
+    write_atomically,
+    write_report,
+)
+
+REASON_LINES, REASON_CHARACTERS = 3, 600
+# A row that already says that the claim does not hold; a failing test needs no second one.
+UNWELL = ("failed", "inconclusive", "invalid")
+
+
+class ShardproofHooks:
+    @pytest.hookspec(firstresult=True)
+    def pytest_shardproof_header(self, config: pytest.Config) -> JsonObject | None:
+        """What this run tests: the header of its report. Called once, at the first claim.
+
+        schema_version, run_id, started_at and command are filled in where left out.
+        """
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(ShardproofHooks)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("shardproof").addoption(
+        "--reports",
+        metavar="DIR",
+        help="where report.json, report.html and run.jsonl go (default: reports/latest)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        return  # Under xdist the controller collects every worker's rows and writes alone.
+    given = config.getoption("--reports")
+    if given is None:
+        directory = config.rootpath / "reports" / "latest"
+    else:
+        directory = config.invocation_params.dir / given
+    _require_writable(directory)
+    config.pluginmanager.register(Reporter(config, directory), "shardproof-reporter")
+
+
+def _require_writable(directory: Path) -> None:
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    if not existing.is_dir():
+        raise pytest.UsageError(f"--reports {directory}: {existing} is a file, not a directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise pytest.UsageError(f"--reports {directory}: {existing} is not writable")
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> RecordRow:
+    """record(cell=..., claim=..., outcome=..., ...): Row's fields by keyword, checked at once."""
+
+    def record_row(**fields: Any) -> Row:
+        row = Row(**fields)
+        request.node.user_properties.append(("shardproof_row", row.to_json()))
+        return row
+
+    return record_row
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Any:
+    """A test that records a failed row fails: pytest's exit status and the report agree."""
+    result = yield
+    rows = [content for key, content in item.user_properties if key == "shardproof_row"]
+    failed = [row for row in rows if isinstance(row, dict) and row["outcome"] == "failed"]
+    if failed:
+        claims = ", ".join(row["claim"] for row in failed)
+        pytest.fail(f"recorded as failed, yet nothing was raised: {claims}", pytrace=False)
+    return result
+
+
+class Reporter:
+    """Journals one session, and closes it with its reports."""
+
+    def __init__(self, config: pytest.Config, directory: Path) -> None:
+        self._config = config
+        self._directory = directory
+        self._started_at = _now()
+        self._journal: Journal | None = None
+        self._header: JsonObject = {}
+        self._journaled: dict[str, int] = {}
+        self._outcomes: dict[str, list[str]] = {}
+        self._told_cells: set[str] = set()
+        self._counts: Counter[str] = Counter()
+        self._current: pytest.Item | None = None
+        self._run: Run | None = None
+        self._notices: list[str] = []
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        self._current = item
+        # Before the fixtures, so before a server starts that could take this process down.
+        if _subject(item.user_properties):
+            self._opened()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._take_properties(report.nodeid, report.user_properties)
+        subject = _subject(report.user_properties)
+        outcomes = self._outcomes.setdefault(report.nodeid, [])
+        if subject and (row := _derived_row(report, subject, outcomes)):
+            self._take_row(report.nodeid, row)
+        if report.when == "teardown":
+            self._current = None
+            self._journaled.pop(report.nodeid, None)
+            self._outcomes.pop(report.nodeid, None)
+
+    # Outermost, and the others run whatever happens here: some of them end servers.
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Any:
+        try:
+            if self._journal is not None:
+                self._close(session, exitstatus)
+        except (ReportError, OSError) as error:
+            self._notices.append(f"NO REPORT: {error}")
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        finally:
+            result = yield
+        return result
+
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        if self._run is None and not self._notices:
+            return
+        terminalreporter.section("shardproof")
+        if self._run is not None:
+            for line in _summary(self._run):
+                terminalreporter.write_line(line)
+            terminalreporter.write_line(f"report: {self._directory / 'report.html'}")
+        for notice in self._notices:
+            terminalreporter.write_line(notice, red=True)
+
+    def _opened(self) -> Journal:
+        if self._journal is None:
+            try:
+                for name in ("report.json", "report.html"):
+                    (self._directory / name).unlink(missing_ok=True)
+                self._header = self._made_header()
+                journal = Journal(self._directory / "run.jsonl")
+                journal.header(self._header)
+            except (ReportError, OSError) as error:
+                pytest.exit(f"no report can be kept: {error}", pytest.ExitCode.USAGE_ERROR)
+            self._journal = journal
+        return self._journal
+
+    def _made_header(self) -> JsonObject:
+        header = self._config.hook.pytest_shardproof_header(config=self._config)
+        if header is None:
+            raise ReportError(
+                "nothing describes this run; a plugin has to implement pytest_shardproof_header"
+            )
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "run_id": uuid.uuid4().hex,
+            "started_at": self._started_at,
+            "command": ["pytest", *map(str, self._config.invocation_params.args)],
+            **header,
+        }
+
+    def _close(self, session: pytest.Session, exitstatus: int) -> None:
+        # A test without a teardown report was cut off: Ctrl-C, or pytest.exit().
+        interrupted = self._current is not None or exitstatus in (
+            pytest.ExitCode.INTERRUPTED,
+            pytest.ExitCode.INTERNAL_ERROR,
+        )
+        self._take_unreported()
+        if interrupted or session.shouldfail or session.shouldstop:
+            self._take_silent_cells("not selected, or not reached before the run stopped")
+        else:
+            self._take_silent_cells("not selected in this run")
+        journal = self._opened()
+        journal.footer(
+            {
+                "ended_at": _now(),
+                "exit_status": int(exitstatus),
+                "interrupted": interrupted,
+                "counts": dict(self._counts),
+            }
+        )
+        journal.close()
+        run = replay(journal.path)
+        write_report(run, self._directory / "report.json")
+        write_atomically(self._directory / "report.html", render(run))
+        self._run = run
+        self._append_step_summary(run)
+
+    def _take_properties(self, nodeid: str, properties: list[tuple[str, object]]) -> None:
+        """Journal what is new: each phase's report repeats the properties of those before it."""
+        for key, content in properties[self._journaled.get(nodeid, 0) :]:
+            if key == "shardproof_row" and isinstance(content, dict):
+                self._take_row(nodeid, Row.from_json(content))
+            elif key == "shardproof_cell" and isinstance(content, dict):
+                self._told_cells.add(content["cell"])
+                self._opened().cell(CellRecord.from_json(content))
+        self._journaled[nodeid] = len(properties)
+
+    def _take_row(self, nodeid: str, row: Row) -> None:
+        self._opened().row(row)
+        self._told_cells.add(row.cell)
+        self._counts[row.outcome] += 1
+        self._outcomes.setdefault(nodeid, []).append(row.outcome)
+
+    def _take_unreported(self) -> None:
+        """Ctrl-C ends a test without a report; what it had recorded by then still counts."""
+        item = self._current
+        if item is None:
+            return
+        self._take_properties(item.nodeid, item.user_properties)
+        subject = _subject(item.user_properties)
+        if subject:
+            reason = "the run was interrupted during this claim"
+            self._take_row(item.nodeid, _bare_row(subject, "not_run", reason))
+
+    def _take_silent_cells(self, why: str) -> None:
+        for entry in self._header["plan"]:
+            if entry["cell"] not in self._told_cells:
+                record = CellRecord(
+                    cell=entry["cell"],
+                    variant=entry["variant"],
+                    tp=entry["tp"],
+                    planned=entry["failure_class"],
+                    planned_reason=entry.get("message"),
+                    observed="not_run",
+                    reason=why,
+                )
+                self._opened().cell(record)
+
+    def _append_step_summary(self, run: Run) -> None:
+        step_summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if not step_summary:
+            return
+        try:
+            with Path(step_summary).open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(markdown_summary(run) + "\n")
+        except OSError as error:
+            self._notices.append(f"no step summary in {step_summary}: {error.strerror}")
+
+
+def _derived_row(
+    report: pytest.TestReport, subject: dict[str, str], outcomes: list[str]
+) -> Row | None:
+    """What a test's own outcome says about its claim, where its rows do not say it already."""
+    if report.failed:
+        if report.when == "teardown":
+            return _bare_row(subject, "failed", f"afterwards: {_reason(report)}")
+        if any(outcome in UNWELL for outcome in outcomes):
+            return None
+        return _bare_row(subject, "failed", _reason(report))
+    if outcomes:
+        return None
+    if report.skipped:
+        return _bare_row(subject, "not_run", _reason(report))
+    if report.when == "call":
+        return _bare_row(subject, "passed", "asserted; no number recorded")
+    return None
+
+
+def _bare_row(subject: dict[str, str], outcome: Outcome, reason: str) -> Row:
+    return Row(cell=subject["cell"], claim=subject["claim"], outcome=outcome, reason=reason)
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """The first lines of what a test raised, or why it was skipped."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        text = str(crash.message)
+    elif isinstance(report.longrepr, tuple):
+        text = str(report.longrepr[2])
+    else:
+        text = str(report.longrepr or "")
+    if hasattr(report, "wasxfail"):
+        text = f"marked xfail ({report.wasxfail}), which says nothing here: plan the failure"
+    for noise in ("Skipped: ", "AssertionError: ", "Failed: "):
+        text = text.removeprefix(noise)
+    lines = [line.strip() for line in text.splitlines() if line.strip()][:REASON_LINES]
+    return " ".join(lines)[:REASON_CHARACTERS] or f"{report.when} {report.outcome}, nothing said"
+
+
+def _subject(properties: list[tuple[str, object]]) -> dict[str, str] | None:
+    for key, content in properties:
+        if key == "shardproof_subject" and isinstance(content, dict):
+            return {"cell": content["cell"], "claim": content["claim"]}
+    return None
+
+
+def _summary(run: Run) -> list[str]:
+    lines = [*text_matrix(run), "", sentence(run)]
+    for cell in judged_cells(run):
+        for row in cell.failed_rows:
+            lines += ["", f"FAILED {row.cell} {row.claim}"]
+            if row.value is not None:
+                n = "" if row.n is None else f", n = {number_text(row.n)}"
+                lines.append(f"  observed  {observed_text(row)}  ({interval_text(row)}{n})")
+            if row.limit is not None:
+                lines.append(f"  limit     {limit_text(row)}")
+            if row.reason:
+                lines.append(f"  reason    {row.reason}")
+        if cell.status == "failed" and not cell.failed_rows:
+            lines += ["", f"FAILED {cell.name}", f"  reason    {cell.reason}"]
+    return [*lines, ""]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,142 @@
+"""What several claims share: the corpus, the baseline every cell is compared with, its scores.
+
+The baseline is the original on one rank. It is measured before the first other server starts, in
+one start of its own, and only for the suites this run selects; its scores come from the reference
+cache where they are known already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixtures.checkpoint.tensors import checkpoint_digest
+from fixtures.matrix import Cell
+from fixtures.miniature import cache_root
+from fixtures.plugin import State, selected
+from fixtures.reference import load, reference_key, store
+from fixtures.running import Servers
+from fixtures.serving.server import Server
+from suites.baseline import Baseline, score_corpus
+from suites.corpus import Corpus, Document, read_corpus
+from suites.measure import measure_latency, measure_throughput
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Corpus:
+    """The prompts, loaded when the first claim needs them."""
+    return read_corpus()
+
+
+def _has_vision(state: State) -> bool:
+    return state.matrix.original.vision is not None
+
+
+@pytest.fixture(scope="session")
+def documents(corpus: Corpus, state: State) -> tuple[Document, ...]:
+    """The documents this model can be asked: no pictures for a model that cannot see."""
+    return corpus.documents if _has_vision(state) else corpus.texts
+
+
+@pytest.fixture(scope="session")
+def baseline() -> Baseline:
+    """Filled by `prerequisites`."""
+    return Baseline()
+
+
+@pytest.fixture(scope="session")
+def prerequisites(
+    request: pytest.FixtureRequest, servers: Servers, state: State, baseline: Baseline
+) -> Callable[[], None]:
+    """Measures the baseline, once, before any other server starts."""
+    done = False
+
+    def measure() -> None:
+        nonlocal done
+        if done:
+            return
+        done = True
+        wanted = {
+            suite: any(cell.answers for cell in selected(request.session, suite))
+            for suite in ("numerics", "latency", "throughput")
+        }
+        key = ""
+        if wanted["numerics"]:
+            corpus: Corpus = request.getfixturevalue("corpus")
+            key = _key(state, corpus)
+            baseline.scores = load(_folder(), key)
+            baseline.scores_source = "the reference cache"
+        settings = state.settings
+        compared = {
+            "latency": bool(
+                settings.latency.ttft_p50_ratio
+                or settings.latency.tpot_p50_ratio
+                or settings.latency.e2e_p50_ratio
+            ),
+            "throughput": bool(settings.throughput.output_tokens_ratio),
+        }
+        timed = [suite for suite in compared if wanted[suite] and compared[suite]]
+        if not timed and (baseline.scores is not None or not wanted["numerics"]):
+            return
+        running = servers.start(state.matrix.baseline)
+        if running.observed is not None:
+            baseline.broken = (
+                f"the baseline {running.cell.id} does not serve ({running.observed}): "
+                f"{running.reason}. Log: {running.log}"
+            )
+            return
+        if wanted["numerics"] and baseline.scores is None:
+            baseline.scores = score_corpus(running.server, request.getfixturevalue("documents"))
+            baseline.scores_source = "this run"
+            store(_folder(), key, baseline.scores)
+        texts = request.getfixturevalue("corpus").texts if timed else ()
+        if "latency" in timed:
+            baseline.latency = measure_latency(running.server, texts, settings.latency)
+        if "throughput" in timed:
+            baseline.throughput = measure_throughput(running.server, texts, settings.throughput)
+
+    return measure
+
+
+def _folder() -> Path:
+    return cache_root() / "references"
+
+
+def _key(state: State, corpus: Corpus) -> str:
+    machine = state.machine
+    return reference_key(
+        {
+            "checkpoint": checkpoint_digest(state.matrix.directory("original")),
+            "engine": state.engine_json,
+            "command": state.command,
+            "arguments": state.settings.arguments,
+            "environment": state.settings.environment,
+            "corpus": corpus.digest,
+            "cpu": machine.cpu,
+            "gpus": [gpu.name for gpu in machine.gpus],
+            "versions": machine.versions,
+        }
+    )
+
+
+@pytest.fixture
+def answering(runnable: Cell) -> Cell:
+    """A cell planned to answer; asked before `server`, so that no other is started in vain."""
+    if not runnable.answers:
+        pytest.skip(
+            f"{runnable.id} is planned to fail ({runnable.plan.failure_class}): there is no answer "
+            "to judge"
+        )
+    return runnable
+
+
+@pytest.fixture
+def measured(answering: Cell, request: pytest.FixtureRequest, baseline: Baseline) -> Server:
+    """A live server of a cell planned to answer, and a baseline to hold it against."""
+    assert answering.answers
+    server: Server = request.getfixturevalue("server")
+    if baseline.broken is not None:
+        pytest.fail(baseline.broken, pytrace=False)
+    return server

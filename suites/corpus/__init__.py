@@ -1,0 +1,54 @@
+"""The prompts every server is asked: our own texts, code, Chinese, numbers, pictures.
+
+The files beside this module are the corpus; `read_corpus` loads them through `datasets` and names
+their content by one digest, which goes into the report and into the reference cache's key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One prompt; `image` is a PNG, or None for a plain text."""
+
+    id: str
+    stratum: str
+    text: str
+    image: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    documents: tuple[Document, ...]
+    digest: str
+
+    @property
+    def texts(self) -> tuple[Document, ...]:
+        return tuple(document for document in self.documents if document.image is None)
+
+
+def read_corpus(folder: Path = FOLDER) -> Corpus:
+    """The corpus of a folder holding `documents.jsonl` and, for pictures, `images.jsonl`."""
+    # Imported here: it takes a second, and only a run that scores needs it.
+    from datasets import Dataset, disable_progress_bars
+
+    disable_progress_bars()
+    documents: list[Document] = []
+    state = hashlib.sha256()
+    for name in ("documents.jsonl", "images.jsonl"):
+        path = folder / name
+        state.update(path.read_bytes())
+        with tempfile.TemporaryDirectory() as cache:
+            rows = Dataset.from_json(str(path), cache_dir=cache, keep_in_memory=True).to_list()
+        for row in rows:
+            image = (folder / row["file"]).read_bytes() if row.get("file") else None
+            state.update(image or b"")
+            documents.append(Document(row["id"], row["stratum"], row["text"], image))
+    return Corpus(tuple(documents), state.hexdigest())

@@ -1,0 +1,107 @@
+"""How far two servers' answers are apart: log-probability differences, document by document.
+
+For token ids fixed by the corpus, with p the reference's and q the candidate's probabilities,
+in natural logarithms and float64:
+
+- d = log q(x) - log p(x) of each prompt token x; its mean is a bias, its RMS the size of change;
+- KL, coarse: the sum over the reference's 20 likeliest tokens of p·log(p/q), and the same for the
+  rest taken as one token: a lower bound of the true divergence;
+- same top: whether both put the same token first.
+
+Mean d alone proves nothing: a checkpoint that lost a quarter of its scales was measured at a mean d
+of -0.02 nat, where RMS and KL stood far out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fixtures.serving.client import Scored
+
+Floats = NDArray[np.float64]
+TOP = 20
+DEFINITIONS = {
+    "mean_d": "mean log q(x) - log p(x) over prompt tokens; nat; v1",
+    "rms_d": "root mean square of log q(x) - log p(x); nat; v1",
+    "max_abs_d": "largest |log q(x) - log p(x)|; nat; v1",
+    "mean_kl": "mean coarse KL(p|q) over the reference's top 20 and the rest; nat; v1",
+    "same_top": "share of positions with the same first token; v1",
+}
+
+
+class MismatchError(ValueError):
+    """The two servers did not score the same tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """One document: an entry per scored position. `unlisted` counts bounded candidate terms."""
+
+    d: Floats
+    kl: Floats
+    same_top: Floats
+    unlisted: int
+
+
+def differences(
+    reference: Scored, candidate: Scored, *, ignored: frozenset[int] = frozenset()
+) -> Differences:
+    """Hold a candidate's scores of one document against the reference's.
+
+    Positions whose token is `ignored` do not count: an image's placeholder is nobody's prediction.
+    """
+    if tuple(reference.token_ids) != tuple(candidate.token_ids):
+        raise MismatchError(
+            f"the prompt became {len(candidate.token_ids)} tokens, {len(reference.token_ids)} on "
+            "the reference, or other ones: tokenizer or image processor differ between the two"
+        )
+    d, kl, same, unlisted = [], [], [], 0
+    for ours, theirs in zip(reference.positions, candidate.positions, strict=True):
+        if ours.token_id in ignored:
+            continue
+        d.append(theirs.logprob - ours.logprob)
+        divergence, missing = coarse_kl(ours.top, theirs.top)
+        kl.append(divergence)
+        unlisted += missing
+        same.append(float(_first(ours.top) == _first(theirs.top)))
+    return Differences(np.array(d), np.array(kl), np.array(same), unlisted)
+
+
+def _first(top: Mapping[int, float]) -> int:
+    """The likeliest token; ties go to the smallest id, so that both sides break them alike."""
+    return min(top, key=lambda token: (-top[token], token))
+
+
+def coarse_kl(reference: Mapping[int, float], candidate: Mapping[int, float]) -> tuple[float, int]:
+    """(divergence in nats, candidate terms that had to be bounded by its smallest listed one)."""
+    listed = sorted(reference.items(), key=lambda item: -item[1])[:TOP]
+    floor = min(candidate.values())
+    total, missing, p_sum, q_sum = 0.0, 0, 0.0, 0.0
+    for token, log_p in listed:
+        log_q = candidate.get(token)
+        if log_q is None:
+            missing += 1
+            log_q = floor
+        p = math.exp(log_p)
+        total += p * (log_p - log_q)
+        p_sum += p
+        q_sum += math.exp(log_q)
+    p_rest, q_rest = max(1.0 - p_sum, 0.0), max(1.0 - q_sum, 1e-12)
+    if p_rest > 0.0:
+        total += p_rest * math.log(p_rest / q_rest)
+    return max(total, 0.0), missing
+
+
+def longest_run(tokens: Sequence[int]) -> int:
+    """Length of the longest run of one repeated token."""
+    longest = run = 0
+    previous = None
+    for token in tokens:
+        run = run + 1 if token == previous else 1
+        longest, previous = max(longest, run), token
+    return longest

@@ -1,0 +1,395 @@
+"""A server that speaks vLLM's command line and HTTP, starts at once, and misbehaves on request.
+
+The selftests hold the suite against this stub where the suite holds a real
+engine against its predictions. stub_engine.py says what the engine would make
+of the checkpoint; this file prints, answers and dies accordingly, in vLLM's own
+words. A failure mode met on a real server becomes one more entry of BEHAVIOURS.
+
+    python suites/selftest/stub_server.py --model DIR --port 8000 \\
+        --served-model-name padded-tp2-1f2e --tensor-parallel-size 2 \\
+        --stub-behaviour padded-tp2=slow --stub-behaviour '*=honest'
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+# Run by its path, from anywhere, like the engine that it stands in for.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from suites.selftest.stub_engine import (
+    Answers,
+    Fate,
+    Position,
+    fail_to_start,
+    foresee,
+    fork_stubborn_worker,
+    refuse_config,
+    say,
+    say_traceback,
+    spell,
+    tokenize,
+)
+
+IMAGE_TOKENS = 4
+MAX_LOGPROBS = 20
+WRONG_NAT = 0.3
+
+BEHAVIOURS = {
+    "honest": "answers as its checkpoint deserves",
+    "refuse-config": "exits before the engine core starts",
+    "refuse-load": "exits while loading",
+    "hang-at-start": "falls silent while loading",
+    "exit-at-warmup": "exits after loading",
+    "die-at-first-request": "reports health, answers the first request with 500 and exits",
+    "nan": "answers null where a log-probability should be",
+    "repeat": "generates one token again and again",
+    "wrong": f"log-probabilities are off by {WRONG_NAT} nat",
+    "slow": "adds a delay to every token",
+    "wrong-name": "serves under another model id",
+    "die-mid-run": "exits in the middle of a later request",
+    "ignore-term": "has children in sessions of their own that ignore SIGTERM",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    model: Path
+    host: str
+    port: int
+    name: str
+    tp: int
+    behaviours: frozenset[str]
+    first_token_s: float
+    token_s: float
+    slow_token_s: float
+    die_after: int
+
+
+@dataclass(slots=True)
+class State:
+    options: Options
+    fate: Fate
+    answers: Answers
+    served: int = 0
+
+    def is_(self, behaviour: str) -> bool:
+        return behaviour in self.options.behaviours
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else the kernel holds back chunks, and times mean nothing
+    state: ClassVar[State]
+
+    def log_request(self, code: int | str = "-", _size: int | str = "-") -> None:
+        host, port = self.client_address[:2]
+        print(f'INFO:     {host}:{port} - "{self.requestline}" {int(code)}', flush=True)
+
+    def do_GET(self) -> None:
+        if self.path == "/v1/models":
+            name = "another-model" if self.state.is_("wrong-name") else self.state.options.name
+            self._json({"object": "list", "data": [{"id": name, "object": "model"}]})
+        else:
+            self._json({}, status=200 if self.path == "/health" else 404)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if body.get("model") != self.state.options.name:
+            self._error(404, f"The model `{body.get('model')}` does not exist.")
+        elif self.path == "/tokenize":
+            tokens = self._in_vocabulary(tokenize(body["prompt"]))
+            self._json({"count": len(tokens), "max_model_len": 4096, "tokens": tokens})
+        elif self.path in ("/v1/completions", "/v1/chat/completions"):
+            self._complete(body, chat=self.path == "/v1/chat/completions")
+        else:
+            self._error(404, "Not Found")
+
+    def _complete(self, body: dict[str, Any], *, chat: bool) -> None:
+        state = self.state
+        state.served += 1
+        top = body.get("prompt_logprobs")
+        if top is not None and not 0 <= top <= MAX_LOGPROBS:
+            said = f"Requested prompt logprobs of {top}, which is greater than max allowed: 20"
+            return self._error(400, said)
+        if state.fate.first_request or state.is_("die-at-first-request"):
+            self._die_at_first_request()
+        if state.is_("die-mid-run") and state.served > state.options.die_after:
+            os._exit(1)
+        tokens, salts = self._prompt(body, chat=chat)
+        *before, prefix = state.answers.prefixes(tokens, salts)
+        steps = self._generate(prefix, int(body.get("max_tokens") or 16))
+        extra: dict[str, Any] = {}
+        if body.get("return_token_ids"):
+            extra["prompt_token_ids"] = tokens
+        if top is not None:
+            scored = [
+                state.answers.after(prefix).listed(top, token)
+                for prefix, token in zip(before[1:], tokens[1:], strict=True)
+            ]
+            extra["prompt_logprobs"] = self._nulled([None, *scored])
+        if body.get("stream"):
+            self._stream(body, steps, len(tokens), chat=chat)
+        else:
+            self._answer(body, list(steps), len(tokens), extra, chat=chat)
+        return None
+
+    def _die_at_first_request(self) -> NoReturn:
+        if self.state.fate.first_request == "SIGFPE":
+            worker = "multiproc_executor.py:315"
+            died = "Worker proc VllmWorker-0 died unexpectedly (exit code: -8), shutting down"
+            say("EngineCore", "ERROR", worker, f"{died} executor.")
+        else:
+            check = self.state.fate.first_request or "Check failed: stub == honest (0 vs. 1). "
+            print(f"[rank0]:[F1122 21:49:20.359331176 cpu_wna16.cpp:296] {check}", flush=True)
+        say_traceback("EngineCore", "core.py:1512", "run_busy_loop", "RuntimeError: cancelled")
+        issue = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+        self._error(500, issue)
+        os._exit(1)
+
+    def _prompt(self, body: dict[str, Any], *, chat: bool) -> tuple[list[int], dict[int, str]]:
+        if not chat:
+            prompt = body["prompt"]
+            return self._in_vocabulary(tokenize(prompt) if isinstance(prompt, str) else prompt), {}
+        tokens: list[int] = []
+        salts: dict[int, str] = {}
+        for message in body["messages"]:
+            content = message["content"]
+            parts: list[dict[str, Any]] = content
+            if isinstance(content, str):
+                parts = [{"type": "text", "text": content}]
+            tokens += tokenize(f"<{message['role']}>")
+            for part in parts:
+                if part["type"] == "text":
+                    tokens += tokenize(part["text"])
+                else:
+                    image = hashlib.blake2b(part["image_url"]["url"].encode()).hexdigest()
+                    salts |= {len(tokens) + place: image for place in range(IMAGE_TOKENS)}
+                    tokens += [self.state.fate.vocabulary - 1] * IMAGE_TOKENS
+        return self._in_vocabulary([*tokens, *tokenize("<assistant>")]), salts
+
+    def _in_vocabulary(self, tokens: Sequence[int]) -> list[int]:
+        return [token % self.state.fate.vocabulary for token in tokens]
+
+    def _generate(self, prefix: bytes, count: int) -> Iterator[tuple[int, Position]]:
+        options = self.state.options
+        for index in range(count):
+            time.sleep(options.first_token_s if index == 0 else options.token_s)
+            if self.state.is_("slow"):
+                time.sleep(options.slow_token_s)
+            position = self.state.answers.after(prefix)
+            token = ord("!") if self.state.is_("repeat") else position.ranked[0][0]
+            yield token, position
+            prefix = hashlib.blake2b(prefix + str(token).encode(), digest_size=8).digest()
+
+    def _nulled(self, value: Any) -> Any:
+        """The answer with every log-probability null, which is how NaN looks in JSON."""
+        if not self.state.is_("nan"):
+            return value
+        if isinstance(value, list):
+            return [self._nulled(entry) for entry in value]
+        if isinstance(value, dict):
+            return {k: None if k == "logprob" else self._nulled(v) for k, v in value.items()}
+        return value
+
+    def _answer(
+        self,
+        body: dict[str, Any],
+        steps: list[tuple[int, Position]],
+        prompt_tokens: int,
+        extra: dict[str, Any],
+        *,
+        chat: bool,
+    ) -> None:
+        generated = [token for token, _ in steps]
+        text = "".join(spell(token) for token in generated)
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "length", "logprobs": None}
+        if body.get("return_token_ids"):
+            choice["token_ids"] = generated
+        if chat:
+            choice["message"] = {"role": "assistant", "content": text}
+        else:
+            choice["text"] = text
+            if body.get("logprobs") is not None:
+                entries = self._nulled([position.entry(token) for token, position in steps])
+                choice["logprobs"] = {
+                    "tokens": [spell(token) for token in generated],
+                    "token_logprobs": [entry["logprob"] for entry in entries],
+                }
+            choice |= extra  # completions carry these in the choice, chats beside it
+        answer = {
+            "id": "stub",
+            "object": "chat.completion" if chat else "text_completion",
+            "created": int(time.time()),
+            "model": self.state.options.name,
+            "choices": [choice],
+            "usage": _usage(prompt_tokens, len(generated)),
+        }
+        self._json(answer | extra if chat else answer)
+
+    def _stream(
+        self,
+        body: dict[str, Any],
+        steps: Iterator[tuple[int, Position]],
+        prompt_tokens: int,
+        *,
+        chat: bool,
+    ) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        if chat:  # vLLM sends the role, with empty content, ahead of the first token
+            self._event({"index": 0, "delta": {"role": "assistant", "content": ""}}, chat=True)
+        count = 0
+        for token, _ in steps:
+            count += 1
+            said = spell(token)
+            content: dict[str, object] = {"delta": {"content": said}} if chat else {"text": said}
+            self._event({"index": 0, **content, "finish_reason": None}, chat=chat)
+        if (body.get("stream_options") or {}).get("include_usage"):
+            self._event(None, chat=chat, usage=_usage(prompt_tokens, count))
+        self._chunk(b"data: [DONE]\n\n")
+        self._chunk(b"")
+
+    def _event(self, choice: object, *, chat: bool, usage: object = None) -> None:
+        event = {
+            "id": "stub",
+            "object": "chat.completion.chunk" if chat else "text_completion",
+            "created": int(time.time()),
+            "model": self.state.options.name,
+            "choices": [] if choice is None else [choice],
+            "usage": usage,
+        }
+        self._chunk(f"data: {json.dumps(event)}\n\n".encode())
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+
+    def _error(self, status: int, message: str) -> None:
+        kind = {400: "BadRequestError", 404: "NotFoundError"}.get(status, "InternalServerError")
+        self._json({"error": {"message": message, "type": kind, "code": status}}, status=status)
+
+    def _json(self, value: object, *, status: int = 200) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
+def start(options: Options) -> State:
+    """Through vLLM's stages, as far as the checkpoint and the behaviours let it come."""
+    fate = foresee(options.model, options.tp)
+    state = State(options, fate, answers_of(options, fate))
+    say("APIServer", "INFO", "api_utils.py:286", f"non-default args: {sys.argv[1:]}")
+    if fate.config or state.is_("refuse-config"):
+        refuse_config(fate.config or "the stub was told to refuse its config.")
+    say("EngineCore", "INFO", "core.py:133", "Initializing a V1 LLM engine (v0.32.0) with config:")
+    say(
+        "Worker_TP0", "INFO", "cpu_model_runner.py:68", f"Starting to load model {options.model}..."
+    )
+    if state.is_("hang-at-start"):
+        signal.pause()
+    if fate.load or state.is_("refuse-load"):
+        fail_to_start("load_model", fate.load or "ValueError: the stub was told to refuse to load")
+    if directory := os.environ.get("SHARDPROOF_AUDIT_DIR"):
+        write_audit(Path(directory), options.model, options.tp, fate.rows_lost)
+    say("Worker_TP0", "INFO", "default_loader.py:501", "Loading weights took 0.01 seconds")
+    if state.is_("exit-at-warmup"):
+        fail_to_start("determine_available_memory", "ValueError: the stub was told to exit here")
+    place = "kv_cache_utils.py:2327"
+    size = "CPU KV cache size: 262,144 tokens, Maximum concurrency for 512 tokens per request"
+    say("EngineCore", "INFO", place, f"{size}: 512.00x")
+    took = "init engine (profile, create kv cache, warmup model) took 0.01 s"
+    say("EngineCore", "INFO", "core.py:402", took)
+    if state.is_("ignore-term"):
+        for rank in range(options.tp):
+            fork_stubborn_worker(rank)
+    return state
+
+
+def answers_of(options: Options, fate: Fate) -> Answers:
+    wrong = WRONG_NAT if "wrong" in options.behaviours else 0.0
+    perturbed_nat = max(fate.perturbed_nat, wrong)
+    return Answers(fate.vocabulary, perturbed_nat=perturbed_nat, tp=options.tp)
+
+
+def write_audit(directory: Path, model: Path, tp: int, drop_rows: bool) -> None:
+    """PLACEHOLDER, to be replaced: one JSON per rank, as fixtures/serving/audit.py writes it."""
+
+
+def serve(state: State) -> NoReturn:
+    Handler.state = state
+    ThreadingHTTPServer.request_queue_size = 256
+    with ThreadingHTTPServer((state.options.host, state.options.port), Handler) as server:
+        address = f"http://{state.options.host}:{state.options.port}"
+        say("APIServer", "INFO", "entry.py:140", f"Starting vLLM server on {address}")
+        print("INFO:     Application startup complete.", flush=True)
+        server.serve_forever()
+    sys.exit(0)
+
+
+def read_options(argv: Sequence[str] | None) -> Options:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--served-model-name", required=True)
+    parser.add_argument("--tensor-parallel-size", "-tp", type=int, default=1)
+    parser.add_argument(
+        "--stub-behaviour",
+        action="append",
+        default=[],
+        metavar="CELL=NAME",
+        help="; ".join(f"{name}: {what}" for name, what in BEHAVIOURS.items()),
+    )
+    parser.add_argument("--stub-first-token-s", type=float, default=0.0)
+    parser.add_argument("--stub-token-s", type=float, default=0.0)
+    parser.add_argument("--stub-slow-token-s", type=float, default=0.02)
+    parser.add_argument("--stub-die-after", type=int, default=3, help="requests, the canary's too")
+    known, _ = parser.parse_known_args(argv)  # vLLM's other flags mean nothing to a stub
+    cell = known.served_model_name.rpartition("-")[0]
+    asked = [entry.partition("=")[::2] for entry in known.stub_behaviour]
+    for _, behaviour in asked:
+        if behaviour not in BEHAVIOURS:
+            parser.error(f"unknown behaviour {behaviour!r}; there are: {', '.join(BEHAVIOURS)}")
+    own = frozenset(behaviour for name, behaviour in asked if name == cell)
+    return Options(
+        model=known.model,
+        host=known.host,
+        port=known.port,
+        name=known.served_model_name,
+        tp=known.tensor_parallel_size,
+        behaviours=own or frozenset(behaviour for name, behaviour in asked if name == "*"),
+        first_token_s=known.stub_first_token_s,
+        token_s=known.stub_token_s,
+        slow_token_s=known.stub_slow_token_s,
+        die_after=known.stub_die_after,
+    )
+
+
+if __name__ == "__main__":
+    serve(start(read_options(None)))

@@ -1,0 +1,87 @@
+"""Launches of the stub, and the small checkpoints that it is asked to serve."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from fixtures.serving import probe
+from fixtures.serving import server as server_module
+from fixtures.serving.server import Deadlines, Launch, Server
+from fixtures.serving.watched import Watched
+
+STUB = Path(__file__).parent / "stub_server.py"
+COMMAND = (sys.executable, str(STUB))
+DEADLINES = Deadlines(start_s=20.0, silence_s=10.0, canary_s=5.0, stop_s=0.5)
+
+
+def write_model(directory: Path, *, width: int, heads: int = 16, kind: str | None = None) -> Path:
+    """A config alone: the stub needs no weights to know what the engine would say."""
+    directory.mkdir(parents=True, exist_ok=True)
+    config = {
+        "hidden_size": 1024,
+        "intermediate_size": width,
+        "num_attention_heads": heads,
+        "num_key_value_heads": 8,
+        "vocab_size": 512,
+        "quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128},
+    }
+    (directory / "config.json").write_text(json.dumps(config))
+    if kind is not None:
+        (directory / "variant.json").write_text(json.dumps({"schema": 1, "kind": kind}))
+    return directory
+
+
+def stub_launch(
+    model: Path,
+    *behaviours: str,
+    tp: int = 1,
+    name: str = "cell",
+    options: tuple[str, ...] = (),
+    deadlines: Deadlines = DEADLINES,
+    environment: Mapping[str, str] | None = None,
+) -> Launch:
+    return Launch(
+        model=model,
+        tp=tp,
+        name=name,
+        log=model.parent / f"{name}.log",
+        command=COMMAND,
+        arguments=(*(f"--stub-behaviour=*={behaviour}" for behaviour in behaviours), *options),
+        environment=environment or {},
+        deadlines=deadlines,
+    )
+
+
+@contextmanager
+def unproven_stub(wanted: Launch) -> Iterator[Server]:
+    """A stub that serves although its first answer would have had it refused."""
+    port = server_module._free_port()
+    name = f"{wanted.name}-unproven"
+    argv = (
+        *wanted.command,
+        *("--port", str(port), "--served-model-name", name, "--model", str(wanted.model)),
+        *wanted.arguments,
+    )
+    watched = Watched(argv, environment=os.environ, log=wanted.log, stop_s=0.5)
+    try:
+        deadline = time.monotonic() + wanted.deadlines.start_s
+        while not probe.healthy(server_module.HOST, port):
+            assert not watched.ended(), wanted.log.read_text()
+            assert time.monotonic() < deadline, "the stub has not started"
+            time.sleep(0.02)
+        assert watched.process is not None
+        yield Server(
+            url=f"http://{server_module.HOST}:{port}",
+            model=name,
+            log=wanted.log,
+            ready_after_s=0.0,
+            pid=watched.process.pid,
+            argv=argv,
+            started_ticks=watched.process.started_ticks,
+        )
+    finally:
+        watched.stop()

@@ -1,0 +1,257 @@
+import base64
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+
+import pytest
+
+from fixtures.errors import ServingError
+from fixtures.serving.client import (
+    Greedy,
+    LoadResult,
+    Scored,
+    ScoreError,
+    Stream,
+    Unscorable,
+    closed_loop,
+    greedy,
+    read_scores,
+    score_chat,
+    score_text,
+    stream,
+    stream_chat,
+    tokenize,
+)
+from fixtures.serving.server import Server, launch
+from suites.selftest.stubbed import stub_launch, unproven_stub, write_model
+
+TEXT = "The quick brown fox jumps over the lazy dog; then it does so again."
+Start = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Stubs by their properties, each started once."""
+    servers: dict[object, Server] = {}
+    with ExitStack() as stack:
+
+        def started(
+            *behaviours: str,
+            width: int = 1024,
+            tp: int = 1,
+            kind: str | None = None,
+            options: tuple[str, ...] = (),
+        ) -> Server:
+            key = (behaviours, width, tp, kind, options)
+            if key not in servers:
+                directory = tmp_path_factory.mktemp("model") / "model"
+                model = write_model(directory, width=width, kind=kind)
+                wanted = stub_launch(model, *behaviours, tp=tp, options=options)
+                begin = unproven_stub if "nan" in behaviours else launch
+                outcome = stack.enter_context(begin(wanted))
+                assert isinstance(outcome, Server), outcome
+                servers[key] = outcome
+            return servers[key]
+
+        yield started
+
+
+def scored(server: Server, prompt: str | Sequence[int] = TEXT) -> Scored:
+    result = score_text(server, prompt)
+    assert isinstance(result, Scored), result
+    return result
+
+
+def rms_nat(left: Scored, right: Scored) -> float:
+    pairs = zip(left.positions, right.positions, strict=True)
+    return math.sqrt(sum((a.logprob - b.logprob) ** 2 for a, b in pairs) / len(left.positions))
+
+
+def image(seed: int) -> list[dict[str, object]]:
+    uri = f"data:image/png;base64,{base64.b64encode(bytes([seed])).decode()}"
+    picture = {"type": "image_url", "image_url": {"url": uri}}
+    return [{"role": "user", "content": [picture, {"type": "text", "text": "What is this?"}]}]
+
+
+# ------------------------------------------------------------------ scores
+
+
+def test_every_token_but_the_first_is_scored(start: Start) -> None:
+    result = scored(start())
+    assert list(result.token_ids) == tokenize(start(), TEXT)
+    assert [position.index for position in result.positions] == list(range(1, len(TEXT)))
+    for position in result.positions:
+        assert position.token_id == result.token_ids[position.index]
+        assert position.top[position.token_id] == position.logprob
+        assert 20 <= len(position.top) <= 21
+        better = sum(logprob > position.logprob for logprob in position.top.values())
+        assert better == min(position.rank - 1, 20)
+
+
+def test_a_text_and_its_token_ids_are_scored_alike(start: Start) -> None:
+    assert scored(start(), tokenize(start(), TEXT)) == scored(start())
+
+
+def test_fewer_candidates_are_listed_when_fewer_are_asked(start: Start) -> None:
+    result = score_text(start(), TEXT, top=3)
+    assert isinstance(result, Scored)
+    assert {len(position.top) for position in result.positions} <= {3, 4}
+
+
+def test_the_stubs_variants_differ_as_real_ones_do(start: Start) -> None:
+    original = scored(start(width=896))
+    assert rms_nat(original, scored(start(width=1024, kind="padded"))) == 0.0
+    assert 0.0 < rms_nat(original, scored(start(width=1024, tp=2))) < 0.005
+    assert 0.08 < rms_nat(original, scored(start(width=768, kind="trimmed"))) < 0.25
+    assert 0.12 < rms_nat(original, scored(start(width=896, tp=4))) < 0.5  # rows lost: silent
+    assert 0.15 < rms_nat(original, scored(start("wrong"))) < 0.5
+
+
+def test_a_chat_is_scored_with_its_picture(start: Start) -> None:
+    one, again, other = (score_chat(start(), image(seed)) for seed in (1, 1, 2))
+    assert isinstance(one, Scored)
+    assert isinstance(other, Scored)
+    assert one == again
+    assert one.token_ids == other.token_ids
+    assert one != other
+
+
+def test_nan_is_a_finding_that_names_its_position(start: Start) -> None:
+    result = score_text(start("nan"), TEXT)
+    assert isinstance(result, Unscorable)
+    assert "position 1: the log-probability of token" in result.reason
+    assert "null, which is how JSON says NaN" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("entries", "complaint"),
+    [
+        ([None, {"7": {"logprob": math.nan, "rank": 1}}], "position 1: .* token 7 is nan"),
+        ([None, {"7": {"logprob": None, "rank": 1}}], "position 1: .* token 7 is null"),
+        ([None, {"7": {"logprob": -1.0, "rank": None}}], "position 1: the rank of token 7"),
+        ([None, {"8": {"logprob": -1.0, "rank": 1}}], "position 1: no log-prob.* own token 7"),
+        ([None], "1 log-probabilities for a prompt of 2 tokens"),
+        (None, "no log-probabilities of its prompt"),
+    ],
+)
+def test_an_answer_without_numbers_is_refused_by_position(entries: object, complaint: str) -> None:
+    with pytest.raises(ScoreError, match=complaint):
+        read_scores([5, 7], entries)
+
+
+def test_a_server_that_dies_while_scoring_is_a_finding(start: Start) -> None:
+    server = start("die-mid-run", options=("--stub-die-after=1",))
+    assert isinstance(score_text(server, TEXT), Unscorable)
+    gone = score_text(server, TEXT)
+    assert isinstance(gone, Unscorable)
+    assert "connection" in gone.reason.lower()
+
+
+def test_a_request_that_is_our_mistake_raises(start: Start) -> None:
+    with pytest.raises(ServingError, match=r"HTTP 400.*greater than max allowed: 20"):
+        score_text(start(), TEXT, top=21)
+
+
+def test_greedy_text_is_the_same_twice_and_a_stuck_server_shows(start: Start) -> None:
+    healthy = greedy(start(), TEXT, n=12)
+    assert isinstance(healthy, Greedy)
+    assert healthy == greedy(start(), TEXT, n=12)
+    assert len(set(healthy.token_ids)) > 6
+    stuck = greedy(start("repeat"), TEXT, n=12)
+    assert isinstance(stuck, Greedy)
+    assert (stuck.text, set(stuck.token_ids)) == ("!" * 12, {ord("!")})
+
+
+# ------------------------------------------------------------------ streams
+
+PACED = ("--stub-first-token-s=0.1", "--stub-token-s=0.02")
+
+
+def test_the_clock_agrees_with_a_server_of_known_pace(start: Start) -> None:
+    timed = stream(start(options=PACED), TEXT, max_tokens=6)
+    assert timed.error is None
+    assert (timed.prompt_tokens, timed.completion_tokens) == (len(TEXT), 6)
+    assert len(timed.chunks_s) == 6
+    assert timed.ttft_s is not None
+    assert timed.tpot_s is not None
+    # Sleeping takes at least as long as asked; above, only a busy machine sets the limit.
+    assert 0.1 <= timed.ttft_s < 0.6
+    assert 0.02 <= timed.tpot_s < 0.12
+    assert timed.ttft_s + 5 * timed.tpot_s <= timed.e2e_s < 1.2
+
+
+def test_a_chats_role_is_not_its_first_token(start: Start) -> None:
+    timed = stream_chat(start(options=PACED), image(1), max_tokens=2)
+    assert timed.error is None
+    assert len(timed.chunks_s) == 2
+    assert timed.ttft_s is not None
+    assert timed.ttft_s >= 0.1
+
+
+def test_one_token_has_no_time_per_further_token(start: Start) -> None:
+    assert stream(start(), TEXT, max_tokens=1).tpot_s is None
+
+
+def test_a_stream_that_never_started_has_an_error_and_no_times(start: Start) -> None:
+    server = start("die-mid-run", options=("--stub-die-after=1", "--gone"))
+    score_text(server, TEXT)
+    failed = stream(server, TEXT, max_tokens=2)
+    assert failed.error is not None
+    assert (failed.ttft_s, failed.tpot_s, failed.completion_tokens) == (None, None, None)
+
+
+def test_a_stream_gives_up_at_its_deadline(start: Start) -> None:
+    late = stream(start(options=PACED), TEXT, max_tokens=500, timeout_s=0.3)
+    assert late.error is not None
+    assert late.e2e_s < 2
+
+
+# ------------------------------------------------------------------ load
+
+
+def test_a_closed_loop_sends_every_prompt_and_counts_tokens_by_usage(start: Start) -> None:
+    told: list[tuple[int, int]] = []
+    result = closed_loop(
+        start(options=PACED),
+        [f"{TEXT} {number}" for number in range(8)],
+        concurrency=4,
+        max_tokens=3,
+        deadline_s=20,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert [s.error for s in result.streams] == [None] * 8
+    assert told == [(done, 8) for done in range(1, 9)]
+    assert result.output_tokens_per_s == pytest.approx(24 / result.wall_s)
+    # Two rounds of four, each of 0.14 s: one after another they would have taken 1.12 s.
+    assert 0.28 <= result.wall_s < 1.0
+
+
+def test_a_server_that_dies_mid_run_leaves_misses_and_no_exception(start: Start) -> None:
+    server = start("die-mid-run", options=("--stub-die-after=4",))
+    result = closed_loop(server, [TEXT] * 10, concurrency=1, max_tokens=2, deadline_s=20)
+    assert len(result.streams) == 10
+    assert len(result.failures) == 7  # the canary was the first of the four
+    assert result.output_tokens_per_s == pytest.approx(6 / result.wall_s)
+
+
+def test_a_closed_loop_ends_by_its_deadline_and_counts_the_unsent(start: Start) -> None:
+    server = start(options=PACED)
+    result = closed_loop(server, [TEXT] * 50, concurrency=2, max_tokens=3, deadline_s=0.4)
+    assert result.wall_s < 2
+    assert any(s.error == "not sent before the deadline" for s in result.streams)
+    assert len(result.streams) == 50
+
+
+def test_no_completed_request_is_no_throughput_rather_than_none_per_second() -> None:
+    missed = Stream(sent_s=0.0, ended_s=1.0, error="refused")
+    assert LoadResult((missed,), 1.0).output_tokens_per_s is None
+
+
+def test_an_error_in_the_progress_callback_is_not_swallowed(start: Start) -> None:
+    def complain(done: int, total: int) -> None:
+        raise RuntimeError(f"{done} of {total}")
+
+    with pytest.raises(RuntimeError, match="1 of 3"):
+        closed_loop(
+            start(), [TEXT] * 3, concurrency=1, max_tokens=1, deadline_s=9, progress=complain
+        )

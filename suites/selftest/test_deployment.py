@@ -1,0 +1,54 @@
+"""deployments.toml is read strictly: what it says is what runs, and mistakes are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fixtures.deployment import read_deployments
+from fixtures.errors import InputError
+
+SHIPPED = Path(__file__).parents[1] / "deployments.toml"
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    text = SHIPPED.read_text()
+    assert old in text
+    file = tmp_path / "deployments.toml"
+    file.write_text(text.replace(old, new, 1))
+    return file
+
+
+def test_the_shipped_file_plans_the_whole_matrix() -> None:
+    deployments = read_deployments(SHIPPED)
+    miniature = deployments.deployment("miniature")
+    assert miniature.tp == (1, 2, 4, 8)
+    assert miniature.variants == ("original", "trimmed", "padded")
+    assert deployments.settings("cpu").numerics.padded_max_abs_d == 0.0
+    assert deployments.settings("cuda").latency.ttft_p50_s == 2.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("tp_rms_d =", "tp_rmsd =", "did you mean 'tp_rms_d'?"),
+        ("requests = 12", "requests = -1", "platforms.cpu.latency.requests is -1"),
+        ("schema = 1", "schema = 9", "schema is 9"),
+        ("[platforms.cpu]", "[platforms.tpu]", "platforms.tpu"),
+        ("schema = 1", "schema =", "not readable as TOML"),
+    ],
+)
+def test_a_mistake_is_named(old: str, new: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=says.replace("?", r"\?")):
+        read_deployments(changed(tmp_path, old, new))
+
+
+def test_an_unknown_deployment_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(InputError, match="has: miniature, checkpoint"):
+        read_deployments(SHIPPED).deployment("prod")
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        read_deployments(tmp_path / "none.toml")

@@ -1,0 +1,95 @@
+"""The house's layers, read off the imports: a module imports only its own or a smaller layer."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PURE, EFFECTS, CLAIMS, GLUE = 0, 1, 2, 3
+
+# Module prefix → layer; the longest prefix decides.
+LAYERS = {
+    "conftest": GLUE,
+    "fixtures": EFFECTS,
+    "fixtures.checkpoint": PURE,
+    "fixtures.checkpoint.linear": EFFECTS,
+    "fixtures.checkpoint.tensors": EFFECTS,
+    "fixtures.coverage": PURE,
+    "fixtures.errors": PURE,
+    "fixtures.planner": PURE,
+    "fixtures.plugin": GLUE,
+    "fixtures.tokenizer": PURE,
+    "reports": PURE,
+    "reports.plugin": GLUE,
+    "suites": CLAIMS,
+    "suites.conftest": GLUE,
+    "suites.selftest": GLUE,
+}
+# What runs inside the engine's processes, and nothing else, may import the engine.
+INSIDE = ("fixtures/serving/audit.py", "fixtures/serving/inside/")
+OWN = ("fixtures", "suites", "reports", "conftest")
+
+
+def sources() -> list[Path]:
+    folders = ("fixtures", "suites", "reports")
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [ROOT / "conftest.py", *found]
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def layer(module: str) -> int:
+    prefixes = [known for known in LAYERS if module == known or module.startswith(f"{known}.")]
+    return LAYERS[max(prefixes, key=len)]
+
+
+def imports(path: Path) -> set[str]:
+    """Every module a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return found
+
+
+def breaches(path: Path) -> list[str]:
+    """The rules one file breaks, in words."""
+    name, here = module_name(path), path.relative_to(ROOT).as_posix()
+    inside = here.startswith(INSIDE)
+    found = []
+    for imported in sorted(imports(path)):
+        top = imported.partition(".")[0]
+        if top in OWN:
+            if inside:
+                found.append(f"{name} runs inside the engine and imports {imported}")
+            elif layer(imported) > layer(name):
+                found.append(f"{name} (layer {layer(name)}) imports {imported}")
+            if {top, name.partition(".")[0]} == {"fixtures", "reports"}:
+                found.append(f"{name} imports {imported}: fixtures and reports never meet")
+        if top in ("vllm", "torch", "torchvision") and not inside:
+            found.append(f"{name} imports {imported}: the engine is executed, not imported")
+        if top == "pytest" and layer(name) < CLAIMS:
+            found.append(f"{name} imports pytest below the claims")
+    return found
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_name)
+def test_no_module_imports_from_a_higher_layer(path: Path) -> None:
+    assert breaches(path) == []
+
+
+def test_a_breach_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    (tmp_path / "fixtures").mkdir()
+    wrong = tmp_path / "fixtures" / "planner.py"
+    lines = ("import vllm", "import pytest", "import fixtures.plugin", "import reports.html")
+    wrong.write_text("\n".join(lines))
+    assert len(breaches(wrong)) == 4

@@ -1,0 +1,93 @@
+"""One request at a time: time to first token, time per output token, end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from fixtures.deployment import PlatformSettings
+from fixtures.matrix import Cell
+from fixtures.serving.client import Stream
+from fixtures.serving.server import Server
+from reports.record import RecordRow
+from reports.statistics import quantile_interval, ratio_interval
+from suites.baseline import Baseline
+from suites.corpus import Corpus
+from suites.expect import Rows, expect_within
+from suites.measure import measure_latency
+
+pytestmark = pytest.mark.latency
+
+DEFINITIONS = {
+    "ttft": "send to the first non-empty content; s; v1",
+    "tpot": "(last content - first content) / (completion tokens - 1); s; v1",
+    "e2e": "send to the end of the stream; s; v1",
+}
+TAKE: dict[str, Callable[[Stream], float | None]] = {
+    "ttft": lambda stream: stream.ttft_s,
+    "tpot": lambda stream: stream.tpot_s,
+    "e2e": lambda stream: stream.e2e_s,
+}
+
+
+def samples(streams: Sequence[Stream], metric: str) -> list[float]:
+    """The metric of every request that was answered."""
+    taken = (TAKE[metric](stream) for stream in streams if stream.error is None)
+    return [value for value in taken if value is not None]
+
+
+def test_latency(
+    cell: Cell,
+    measured: Server,
+    baseline: Baseline,
+    corpus: Corpus,
+    settings: PlatformSettings,
+    record: RecordRow,
+) -> None:
+    """Medians stay within the deployment's budgets, and within its ratios to the baseline."""
+    if cell.plan.failure_class == "silent":
+        pytest.skip(f"{cell.id} is planned to answer wrongly: its speed is of no use")
+    budget = settings.latency
+    streams = measure_latency(measured, corpus.texts, budget)
+    rows = Rows(record, cell.id)
+    failed = [stream for stream in streams if stream.error is not None]
+    rows.add(
+        "latency/failed_requests",
+        "failed" if failed else "passed",
+        value=float(len(failed)),
+        unit="request",
+        n=len(streams),
+        limit=0.0,
+        better="lower",
+        definition="requests without a complete answer; v1",
+        reason=failed[0].error if failed else None,
+        advice=f"Read {measured.log}",
+    )
+    for metric, definition in DEFINITIONS.items():
+        values = samples(streams, metric)
+        if not values:
+            rows.add(f"latency/{metric}_p50", "failed", reason="no request was answered")
+            continue
+        expect_within(
+            rows,
+            f"latency/{metric}_p50",
+            quantile_interval(values, 0.5, confidence=0.95),
+            getattr(budget, f"{metric}_p50_s"),
+            unit="s",
+            definition=definition,
+            advice="Slower than the budget in deployments.toml",
+        )
+        limit = getattr(budget, f"{metric}_p50_ratio").get(cell.tp)
+        if limit is None or baseline.latency is None:
+            continue
+        expect_within(
+            rows,
+            f"latency/{metric}_p50_ratio",
+            ratio_interval(values, samples(baseline.latency, metric)),
+            limit,
+            unit="1",
+            definition=f"{definition}; median over original-tp1's in this run",
+            advice="Slower than the ratio in deployments.toml allows beside original-tp1",
+        )
+    rows.settle()

@@ -1,0 +1,164 @@
+"""The answers, held against the unpadded reference: original-tp1, teacher-forced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from fixtures.checkpoint.tensors import read_checkpoint
+from fixtures.deployment import NumericsBudget, PlatformSettings
+from fixtures.matrix import Cell, Matrix
+from fixtures.reference import Scores
+from fixtures.serving.client import Unscorable, greedy
+from fixtures.serving.server import Server
+from reports.record import RecordRow
+from suites.baseline import Baseline, ScoringError, score_corpus
+from suites.corpus import Document
+from suites.expect import Metric, Rows, expect_caught, expect_close
+from suites.numerics import Differences, MismatchError, differences, longest_run
+
+pytestmark = pytest.mark.numerics
+
+REPEAT_LIMIT = 12  # of 32 greedy tokens; garbage repeats one token to the end
+GREEDY_TOKENS = 32
+
+
+@pytest.fixture
+def scores(
+    cell: Cell,
+    measured: Server,
+    baseline: Baseline,
+    documents: tuple[Document, ...],
+    record: RecordRow,
+) -> Scores:
+    """This cell's scores of the corpus; a NaN or a failed request is a failed row of its own."""
+    if cell.id not in baseline.by_cell:
+        rows = Rows(record, cell.id)
+        try:
+            baseline.by_cell[cell.id] = score_corpus(measured, documents)
+        except ScoringError as error:
+            rows.add(
+                "numerics/finite",
+                "failed",
+                reason=str(error),
+                advice=f"The server answers no usable log-probability. Read {measured.log}",
+            )
+            rows.settle()
+    return baseline.by_cell[cell.id]
+
+
+@pytest.fixture(scope="session")
+def placeholders(matrix: Matrix) -> frozenset[int]:
+    """Tokens that stand for a picture's patches: nobody predicts them."""
+    raw = read_checkpoint(matrix.directory("original")).raw
+    token = raw.get("image_token_id")
+    return frozenset({token} if isinstance(token, int) else ())
+
+
+def strata(
+    reference: Scores,
+    candidate: Scores,
+    documents: tuple[Document, ...],
+    ignored: frozenset[int],
+) -> dict[str, list[Differences]]:
+    """Differences per document, texts and pictures apart."""
+    found: dict[str, list[Differences]] = {}
+    for document in documents:
+        name = "image" if document.image is not None else "text"
+        pair = differences(reference[document.id], candidate[document.id], ignored=ignored)
+        found.setdefault(name, []).append(pair)
+    return found
+
+
+def limits_for(cell: Cell, budget: NumericsBudget) -> Mapping[Metric, float]:
+    """The limits of a cell that is planned to answer as the original does, or nearly."""
+    if cell.variant == "trimmed":
+        return {"mean_kl": budget.trimmed_mean_kl}
+    if cell.tp == 1:
+        return {"max_abs_d": budget.padded_max_abs_d}
+    return tp_limits(budget)
+
+
+def tp_limits(budget: NumericsBudget) -> Mapping[Metric, float]:
+    """What sharding alone may move."""
+    return {
+        "mean_d": budget.tp_mean_abs_d,
+        "rms_d": budget.tp_rms_d,
+        "mean_kl": budget.tp_mean_kl,
+        "same_top": budget.tp_same_top,
+    }
+
+
+def test_close(
+    cell: Cell,
+    scores: Scores,
+    baseline: Baseline,
+    documents: tuple[Document, ...],
+    settings: PlatformSettings,
+    placeholders: frozenset[int],
+    record: RecordRow,
+) -> None:
+    """The cell answers as the original does; a cell planned to answer wrongly is caught at it."""
+    assert baseline.scores is not None, "prerequisites score the reference before any cell"
+    against = f"original-tp1 ({baseline.scores_source})"
+    try:
+        found = strata(baseline.scores, scores, documents, placeholders)
+    except MismatchError as error:
+        Rows(record, cell.id).add("numerics/tokens", "invalid", reason=str(error))
+        pytest.fail(str(error), pytrace=False)
+    if cell.plan.failure_class == "silent":
+        expect_caught(record, cell, found, settings.numerics.tp_rms_d, against=against)
+        return
+    floor = settings.numerics.trimmed_min_rms_d if cell.variant == "trimmed" else None
+    limits = limits_for(cell, settings.numerics)
+    expect_close(record, cell, found, limits, against=against, floor=floor)
+
+
+def test_sharding_alone(
+    cell: Cell,
+    scores: Scores,
+    baseline: Baseline,
+    documents: tuple[Document, ...],
+    settings: PlatformSettings,
+    placeholders: frozenset[int],
+    record: RecordRow,
+) -> None:
+    """A variant at tp N answers as the same variant on one rank: padding and sharding apart."""
+    own = f"{cell.variant}-tp1"
+    if cell.tp == 1 or cell.plan.failure_class == "silent":
+        pytest.skip(f"{cell.id}: nothing to compare with {own}")
+    if own not in baseline.by_cell:
+        pytest.skip(f"{own} was not scored in this run: select it too to separate the two effects")
+    found = strata(baseline.by_cell[own], scores, documents, placeholders)
+    limits = tp_limits(settings.numerics)
+    expect_close(record, cell, found, limits, against=own, prefix="numerics/sharding_alone")
+
+
+def test_no_repeated_token(
+    cell: Cell, measured: Server, documents: tuple[Document, ...], record: RecordRow
+) -> None:
+    """Greedy text does not end in one repeated token, the mark of a broken kernel."""
+    texts = [document.text for document in documents if document.image is None][:3]
+    rows = Rows(record, cell.id)
+    runs = []
+    for text in texts:
+        written = greedy(measured, text, n=GREEDY_TOKENS)
+        if isinstance(written, Unscorable):
+            rows.add("numerics/longest_repeat", "failed", reason=written.reason)
+            rows.settle()
+            return
+        runs.append(longest_run(written.token_ids))
+    longest = max(runs)
+    rows.add(
+        "numerics/longest_repeat",
+        "failed" if longest > REPEAT_LIMIT else "passed",
+        value=float(longest),
+        unit="token",
+        n=len(runs),
+        limit=float(REPEAT_LIMIT),
+        better="lower",
+        definition=f"longest run of one token in {GREEDY_TOKENS} greedy tokens; v1",
+        advice="One token repeated is how NaN and lost scales look in text",
+    )
+    rows.settle()

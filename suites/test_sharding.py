@@ -1,0 +1,23 @@
+"""The engine does what the plan says, and the ranks hold the checkpoint."""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.running import Running
+from reports.record import RecordRow
+from suites.expect import expect_shards, expect_stage
+
+pytestmark = pytest.mark.sharding
+
+
+def test_stage(running: Running, record: RecordRow) -> None:
+    """It serves where the plan says so, and fails as predicted where it says that."""
+    expect_stage(record, running)
+
+
+def test_elements(running: Running, record: RecordRow) -> None:
+    """Every element of every tensor is held exactly as often as planned."""
+    if running.observed in ("config", "load"):
+        pytest.skip(f"{running.cell.id} was refused at {running.observed}: no rank holds anything")
+    expect_shards(record, running)

@@ -1,0 +1,80 @@
+"""Many requests at a time: output tokens per second in a closed loop."""
+
+from __future__ import annotations
+
+import pytest
+
+from fixtures.deployment import PlatformSettings
+from fixtures.matrix import Cell
+from fixtures.serving.server import Server
+from reports.record import RecordRow
+from reports.statistics import Interval
+from suites.baseline import Baseline
+from suites.corpus import Corpus
+from suites.expect import Rows, expect_within
+from suites.measure import measure_throughput
+
+pytestmark = pytest.mark.throughput
+
+DEFINITION = "completion tokens of answered requests over the loop's wall time; token/s; v1"
+
+
+def test_throughput(
+    cell: Cell,
+    measured: Server,
+    baseline: Baseline,
+    corpus: Corpus,
+    settings: PlatformSettings,
+    record: RecordRow,
+) -> None:
+    """The loop's output rate reaches its floors; a failed request is a miss."""
+    if cell.plan.failure_class == "silent":
+        pytest.skip(f"{cell.id} is planned to answer wrongly: its speed is of no use")
+    budget = settings.throughput
+    result = measure_throughput(measured, corpus.texts, budget)
+    rows = Rows(record, cell.id)
+    failed = result.failures
+    rows.add(
+        "throughput/failed_requests",
+        "failed" if failed else "passed",
+        value=float(len(failed)),
+        unit="request",
+        n=budget.requests,
+        limit=0.0,
+        better="lower",
+        definition="requests without a complete answer before the deadline; v1",
+        reason=failed[0].error if failed else None,
+        advice=f"Read {measured.log}",
+    )
+    rate = result.output_tokens_per_s
+    if rate is None:
+        reason = "no request was answered, so there is no rate"
+        rows.add("throughput/output_tokens_per_s", "failed", reason=reason)
+        rows.settle()
+        return
+    # One loop is one sample: the number stands without an interval until blocks are repeated.
+    expect_within(
+        rows,
+        "throughput/output_tokens_per_s",
+        Interval(rate, rate, rate, 1),
+        budget.output_tokens_per_s,
+        unit="token/s",
+        definition=f"{DEFINITION}; {budget.concurrency} clients",
+        floor=True,
+        advice="Below the floor in deployments.toml",
+    )
+    limit = budget.output_tokens_ratio.get(cell.tp)
+    base = baseline.throughput.output_tokens_per_s if baseline.throughput else None
+    if limit is not None and base is not None:
+        ratio = rate / base
+        expect_within(
+            rows,
+            "throughput/output_tokens_ratio",
+            Interval(ratio, ratio, ratio, 1),
+            limit,
+            unit="1",
+            definition=f"{DEFINITION}; over original-tp1's in this run",
+            floor=True,
+            advice="Below the ratio to original-tp1 in deployments.toml",
+        )
+    rows.settle()
