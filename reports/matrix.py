@@ -167,7 +167,7 @@ def _judge(
 
 def _why_not_run(record: CellRecord | None, by_outcome: Mapping[str, list[Row]]) -> str:
     if "passed" in by_outcome:
-        return f"not served; {_tally(by_outcome)}, from files alone"
+        return f"no server was started; of its files, {_tally(by_outcome)}"
     known = [row.reason for row in by_outcome.get("not_run", []) if row.reason]
     if record is not None and record.reason:
         known.insert(0, record.reason)

@@ -7,12 +7,11 @@ cache where they are known already.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
-from fixtures.checkpoint.tensors import checkpoint_digest
 from fixtures.matrix import Cell
 from fixtures.miniature import cache_root
 from fixtures.plugin import State, selected
@@ -20,8 +19,15 @@ from fixtures.reference import load, reference_key, store
 from fixtures.running import Servers
 from fixtures.serving.server import Server
 from suites.baseline import Baseline, score_corpus
-from suites.corpus import Corpus, Document, read_corpus
+from suites.corpus import Corpus, Document, corpus_digest, read_corpus
 from suites.measure import measure_latency, measure_throughput
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_shardproof_header() -> Generator[None, dict[str, object], dict[str, object]]:
+    """The report's header names the corpus: other prompts give other numbers."""
+    header = yield
+    return {**header, "corpus_digest": corpus_digest()}
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +114,7 @@ def _key(state: State, corpus: Corpus) -> str:
     machine = state.machine
     return reference_key(
         {
-            "checkpoint": checkpoint_digest(state.matrix.directory("original")),
+            "checkpoint": state.matrix.digest,
             "engine": state.engine_json,
             "command": state.command,
             "arguments": state.settings.arguments,

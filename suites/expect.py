@@ -137,7 +137,7 @@ def expect_shards(record: RecordRow, running: Running) -> None:
             value=float(audit.nbytes),
             unit="byte",
             n=len(audit.parameters),
-            better="lower",
+            better="exact",
             definition="bytes of this rank's parameters after loading; v1",
         )
     rows.settle()

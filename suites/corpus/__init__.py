@@ -7,11 +7,13 @@ their content by one digest, which goes into the report and into the reference c
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+FILES = ("documents.jsonl", "images.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,18 @@ class Corpus:
         return tuple(document for document in self.documents if document.image is None)
 
 
+def corpus_digest(folder: Path = FOLDER) -> str:
+    """sha256 over the lists of prompts and every picture they name."""
+    state = hashlib.sha256()
+    for name in FILES:
+        text = (folder / name).read_bytes()
+        state.update(text)
+        for line in text.splitlines():
+            if file := json.loads(line).get("file"):
+                state.update((folder / file).read_bytes())
+    return state.hexdigest()
+
+
 def read_corpus(folder: Path = FOLDER) -> Corpus:
     """The corpus of a folder holding `documents.jsonl` and, for pictures, `images.jsonl`."""
     # Imported here: it takes a second, and only a run that scores needs it.
@@ -41,14 +55,11 @@ def read_corpus(folder: Path = FOLDER) -> Corpus:
 
     disable_progress_bars()
     documents: list[Document] = []
-    state = hashlib.sha256()
-    for name in ("documents.jsonl", "images.jsonl"):
+    for name in FILES:
         path = folder / name
-        state.update(path.read_bytes())
         with tempfile.TemporaryDirectory() as cache:
             rows = Dataset.from_json(str(path), cache_dir=cache, keep_in_memory=True).to_list()
         for row in rows:
             image = (folder / row["file"]).read_bytes() if row.get("file") else None
-            state.update(image or b"")
             documents.append(Document(row["id"], row["stratum"], row["text"], image))
-    return Corpus(tuple(documents), state.hexdigest())
+    return Corpus(tuple(documents), corpus_digest(folder))

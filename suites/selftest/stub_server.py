@@ -26,6 +26,7 @@ from typing import Any, ClassVar, NoReturn
 # Run by its path, from anywhere, like the engine that it stands in for.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from suites.selftest.stub_audit import write_audits
 from suites.selftest.stub_engine import (
     Answers,
     Fate,
@@ -312,7 +313,7 @@ def start(options: Options) -> State:
     if fate.load or state.is_("refuse-load"):
         fail_to_start("load_model", fate.load or "ValueError: the stub was told to refuse to load")
     if directory := os.environ.get("SHARDPROOF_AUDIT_DIR"):
-        write_audit(Path(directory), options.model, options.tp, fate.rows_lost)
+        write_audits(Path(directory), options.model, options.tp)
     say("Worker_TP0", "INFO", "default_loader.py:501", "Loading weights took 0.01 seconds")
     if state.is_("exit-at-warmup"):
         fail_to_start("determine_available_memory", "ValueError: the stub was told to exit here")
@@ -331,10 +332,6 @@ def answers_of(options: Options, fate: Fate) -> Answers:
     wrong = WRONG_NAT if "wrong" in options.behaviours else 0.0
     perturbed_nat = max(fate.perturbed_nat, wrong)
     return Answers(fate.vocabulary, perturbed_nat=perturbed_nat, tp=options.tp)
-
-
-def write_audit(directory: Path, model: Path, tp: int, drop_rows: bool) -> None:
-    """PLACEHOLDER, to be replaced: one JSON per rank, as fixtures/serving/audit.py writes it."""
 
 
 def serve(state: State) -> NoReturn:

@@ -168,16 +168,17 @@ PACED = ("--stub-first-token-s=0.1", "--stub-token-s=0.02")
 
 
 def test_the_clock_agrees_with_a_server_of_known_pace(start: Start) -> None:
-    timed = stream(start(options=PACED), TEXT, max_tokens=6)
-    assert timed.error is None
-    assert (timed.prompt_tokens, timed.completion_tokens) == (len(TEXT), 6)
-    assert len(timed.chunks_s) == 6
-    assert timed.ttft_s is not None
-    assert timed.tpot_s is not None
-    # Sleeping takes at least as long as asked; above, only a busy machine sets the limit.
-    assert 0.1 <= timed.ttft_s < 0.6
-    assert 0.02 <= timed.tpot_s < 0.12
-    assert timed.ttft_s + 5 * timed.tpot_s <= timed.e2e_s < 1.2
+    timed = [stream(start(options=PACED), TEXT, max_tokens=6) for _ in range(5)]
+    assert [(t.error, t.prompt_tokens, t.completion_tokens) for t in timed] == [
+        (None, len(TEXT), 6)
+    ] * 5
+    assert {len(t.chunks_s) for t in timed} == {6}
+    first = [t.ttft_s or 0.0 for t in timed]
+    last = [t.ttft_s + 5 * t.tpot_s for t in timed if t.ttft_s and t.tpot_s]
+    # A busy machine only ever adds: none is faster than the server, and the best is near it.
+    assert 0.1 <= min(first) < 0.2
+    assert 0.2 <= min(last) < 0.3
+    assert all(reached <= t.e2e_s for reached, t in zip(last, timed, strict=True))
 
 
 def test_a_chats_role_is_not_its_first_token(start: Start) -> None:
@@ -201,9 +202,9 @@ def test_a_stream_that_never_started_has_an_error_and_no_times(start: Start) -> 
 
 
 def test_a_stream_gives_up_at_its_deadline(start: Start) -> None:
-    late = stream(start(options=PACED), TEXT, max_tokens=500, timeout_s=0.3)
+    late = stream(start(options=PACED), TEXT, max_tokens=5000, timeout_s=0.3)
     assert late.error is not None
-    assert late.e2e_s < 2
+    assert late.e2e_s < 20  # of the 100 that the whole answer takes
 
 
 # ------------------------------------------------------------------ load
@@ -216,19 +217,22 @@ def test_a_closed_loop_sends_every_prompt_and_counts_tokens_by_usage(start: Star
         [f"{TEXT} {number}" for number in range(8)],
         concurrency=4,
         max_tokens=3,
-        deadline_s=20,
+        deadline_s=60,
         progress=lambda done, total: told.append((done, total)),
     )
     assert [s.error for s in result.streams] == [None] * 8
     assert told == [(done, 8) for done in range(1, 9)]
     assert result.output_tokens_per_s == pytest.approx(24 / result.wall_s)
-    # Two rounds of four, each of 0.14 s: one after another they would have taken 1.12 s.
-    assert 0.28 <= result.wall_s < 1.0
+    in_flight = [
+        sum(other.sent_s <= one.sent_s < other.ended_s for other in result.streams)
+        for one in result.streams
+    ]
+    assert 2 <= max(in_flight) <= 4
 
 
 def test_a_server_that_dies_mid_run_leaves_misses_and_no_exception(start: Start) -> None:
     server = start("die-mid-run", options=("--stub-die-after=4",))
-    result = closed_loop(server, [TEXT] * 10, concurrency=1, max_tokens=2, deadline_s=20)
+    result = closed_loop(server, [TEXT] * 10, concurrency=1, max_tokens=2, deadline_s=60)
     assert len(result.streams) == 10
     assert len(result.failures) == 7  # the canary was the first of the four
     assert result.output_tokens_per_s == pytest.approx(6 / result.wall_s)
@@ -236,10 +240,10 @@ def test_a_server_that_dies_mid_run_leaves_misses_and_no_exception(start: Start)
 
 def test_a_closed_loop_ends_by_its_deadline_and_counts_the_unsent(start: Start) -> None:
     server = start(options=PACED)
-    result = closed_loop(server, [TEXT] * 50, concurrency=2, max_tokens=3, deadline_s=0.4)
-    assert result.wall_s < 2
+    result = closed_loop(server, [TEXT] * 500, concurrency=2, max_tokens=3, deadline_s=0.4)
+    assert result.wall_s < 20  # of the 35 that all of them take
     assert any(s.error == "not sent before the deadline" for s in result.streams)
-    assert len(result.streams) == 50
+    assert len(result.streams) == 500
 
 
 def test_no_completed_request_is_no_throughput_rather_than_none_per_second() -> None:
@@ -253,5 +257,5 @@ def test_an_error_in_the_progress_callback_is_not_swallowed(start: Start) -> Non
 
     with pytest.raises(RuntimeError, match="1 of 3"):
         closed_loop(
-            start(), [TEXT] * 3, concurrency=1, max_tokens=1, deadline_s=9, progress=complain
+            start(), [TEXT] * 3, concurrency=1, max_tokens=1, deadline_s=60, progress=complain
         )

@@ -84,11 +84,16 @@ def test_a_run_comes_back_from_its_journal_and_from_its_report(tmp_path: Path) -
     assert read_report(tmp_path / "report.json") == run
 
 
-def test_each_record_is_on_disk_before_the_next_claim(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "run.jsonl")
+def test_each_record_is_on_disk_before_the_next_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.jsonl"
+    forced: list[int] = []
+    monkeypatch.setattr("os.fsync", lambda _: forced.append(len(replay(path).rows)))
+    journal = Journal(path)
     journal.header(a_header())
     journal.row(a_row())
-    assert replay(journal.path).rows == (a_row(),)
+    assert forced == [0, 1]
     journal.close()
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,10 @@ import pytest
 from fixtures.errors import InputError, ServingError
 from fixtures.serving import server as server_module
 from fixtures.serving import watchdog
-from fixtures.serving.server import Deadlines, Launch, Refused, Server, launch, server_environment
-from suites.selftest.stubbed import COMMAND, stub_launch, write_model
+from fixtures.serving.server import Launch, Refused, Server, launch, server_environment
+from suites.selftest.stubbed import COMMAND, DEADLINES, stub_launch, write_model
 
-SOON_S = 10.0
+SOON_S = 30.0  # on a machine that is busy with other things; nearly always a moment
 ROOT = Path(__file__).parents[2]
 
 
@@ -141,22 +142,21 @@ def test_the_stub_fails_where_the_engine_was_seen_to_fail(
 
 
 def test_a_silent_log_ends_the_wait(model: Path) -> None:
-    impatient = Deadlines(start_s=20.0, silence_s=0.3, canary_s=5.0, stop_s=0.5)
+    impatient = replace(DEADLINES, silence_s=0.5)
     refused = refuse(stub_launch(model, "hang-at-start", deadlines=impatient))
-    assert refused.stage == "load"
-    assert refused.reason.startswith("its log has been silent for 0.3 s; its last line was: Start")
+    assert refused.reason.startswith("its log has been silent for 0.5 s; its last line was: ")
     assert refused.after_s < SOON_S
 
 
 def test_a_start_that_takes_too_long_is_ended(model: Path) -> None:
-    impatient = Deadlines(start_s=0.4, silence_s=10.0, canary_s=5.0, stop_s=0.5)
+    impatient = replace(DEADLINES, start_s=0.4)
     refused = refuse(stub_launch(model, "hang-at-start", deadlines=impatient))
     assert refused.reason.startswith("not ready after 0.4 s")
 
 
 def test_a_first_request_without_answer_is_a_refusal(model: Path) -> None:
-    impatient = Deadlines(start_s=20.0, silence_s=10.0, canary_s=0.4, stop_s=0.5)
-    slow = ("--stub-first-token-s=30",)
+    impatient = replace(DEADLINES, canary_s=0.4)
+    slow = ("--stub-first-token-s=60",)
     refused = refuse(stub_launch(model, options=slow, deadlines=impatient))
     assert refused.stage == "first_request"
     assert refused.reason == "its first request got no answer within 0.4 s"
@@ -230,8 +230,7 @@ def test_an_exception_in_the_body_ends_the_server(model: Path, error: type[BaseE
 def test_deaf_workers_in_sessions_of_their_own_are_killed_and_their_memory_removed(
     model: Path,
 ) -> None:
-    hasty = Deadlines(start_s=20.0, silence_s=10.0, canary_s=5.0, stop_s=0.3)
-    wanted = stub_launch(model, "ignore-term", tp=2, deadlines=hasty)
+    wanted = stub_launch(model, "ignore-term", tp=2)
     with launch(wanted):
         ours = wait_for_segments(wanted.log, 2)
         assert all(segment.exists() for segment in ours)

@@ -1,0 +1,73 @@
+"""The audits a stub leaves: what ranks would take if a loader narrowed each tensor, rounding down.
+
+Written from the names alone, without the suite's own tables, so that a mistake in those shows.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+ROW = ("o_proj", "down_proj", "attn.proj", "merger.mlp.2")
+COLUMN = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "merger.mlp.0", "attn.qkv")
+VOCABULARY = ("embed_tokens", "lm_head")
+
+
+def _headers(model: Path) -> dict[str, tuple[str, list[int]]]:
+    found: dict[str, tuple[str, list[int]]] = {}
+    for file in sorted(model.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        found |= {name: (entry["dtype"], entry["shape"]) for name, entry in header.items()}
+    return found
+
+
+def _cut_axis(name: str) -> int | None:
+    module, _, part = name.rpartition(".")
+    quantized = part in ("qweight", "qzeros", "scales")
+    if module.endswith(ROW):
+        return None if part == "bias" else 0 if quantized else 1
+    if module.endswith(COLUMN):
+        return 1 if quantized else 0
+    return 0 if module.endswith(VOCABULARY) else None
+
+
+def write_audits(directory: Path, model: Path, tp: int) -> None:
+    """One JSON per rank, in the recorder's format."""
+    directory.mkdir(parents=True, exist_ok=True)
+    headers = _headers(model)
+    for rank in range(tp):
+        copies, parameters = [], {}
+        for name, (dtype, shape) in headers.items():
+            begin, size = [0] * len(shape), list(shape)
+            axis = _cut_axis(name)
+            if axis is not None:
+                size[axis] = shape[axis] // tp
+                begin[axis] = rank * size[axis]
+            parameters[name] = {"shape": size, "dtype": dtype, "nbytes": 2}
+            copies.append(
+                {
+                    "tensor": name,
+                    "begin": begin,
+                    "size": size,
+                    "parameter": name,
+                    "to_begin": [0] * len(shape),
+                    "to_size": size,
+                    "digest": "",
+                    "intact": True,
+                }
+            )
+        record = {
+            "format": 1,
+            "rank": rank,
+            "tp": tp,
+            "pid": 0,
+            "tensors": {name: {"shape": shape} for name, (_, shape) in headers.items()},
+            "parameters": parameters,
+            "copies": copies,
+            "faults": [],
+        }
+        (directory / f"rank-{rank}.json").write_text(json.dumps(record))
