@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -59,7 +60,9 @@ def server_command(behaviours: Sequence[str] = ()) -> str:
 
 def pytest_command(*arguments: str) -> list[str]:
     """An inner pytest in this repository."""
-    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+    unused = ("cacheprovider", "hypothesispytest", "randomly")
+    without = [word for name in unused for word in ("-p", f"no:{name}")]
+    return [sys.executable, "-m", "pytest", *without, *arguments]
 
 
 def run_inner(
@@ -84,7 +87,15 @@ def run_inner(
 
 def environment(cache: Path) -> dict[str, str]:
     """What an inner run sees: a cache of its own, and nothing of the outer run's options."""
-    import os
-
-    kept = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    dropped = ("PYTEST_ADDOPTS", "GITHUB_STEP_SUMMARY", "PYTEST_XDIST_WORKER")
+    kept = {name: value for name, value in os.environ.items() if name not in dropped}
     return {**kept, "XDG_CACHE_HOME": str(cache), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def changed(deployments: Path, tmp_path: Path, old: str, new: str) -> Path:
+    """A copy of a deployments file with one text replaced."""
+    text = deployments.read_text()
+    assert old in text
+    file = tmp_path / "deployments.toml"
+    file.write_text(text.replace(old, new))
+    return file

@@ -1,0 +1,35 @@
+"""What the inner runs share: one cache, and budgets that fit a stub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from suites.selftest.runs import (
+    ROOT,
+)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all inner runs: the miniature is generated once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def deployments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped file with budgets for a stub: it is too fast for ratios to mean anything."""
+    text = (ROOT / "suites" / "deployments.toml").read_text()
+    lines = []
+    for line in text.splitlines():
+        name = line.partition(" =")[0]
+        if name in ("ttft_p50_ratio", "tpot_p50_ratio", "e2e_p50_ratio"):
+            line = f"{name} = {{ 1 = 1000.0, 2 = 1000.0, 4 = 1000.0, 8 = 1000.0 }}"
+        if name == "output_tokens_ratio":
+            line = f"{name} = {{ 1 = 1e-6, 2 = 1e-6, 4 = 1e-6, 8 = 1e-6 }}"
+        quick = {"requests": "6", "output_tokens": "6", "stop_s": "3"}
+        lines.append(f"{name} = {quick[name]}" if name in quick else line)
+    file = tmp_path_factory.mktemp("budgets") / "deployments.toml"
+    file.write_text("\n".join(lines))
+    return file
