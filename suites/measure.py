@@ -5,16 +5,25 @@ Prompts of the warm-up are not among the measured ones. Requests that fail are k
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeAlias
 
 from fixtures.deployment import LatencyBudget, ThroughputBudget
 from fixtures.serving.client import LoadResult, Stream, closed_loop, stream
 from fixtures.serving.server import Server
 from suites.corpus import Document
 
+Ask: TypeAlias = Callable[[str], Stream]
+Rounds: TypeAlias = Callable[[Ask, Sequence[str]], list[Stream]]
+
 WARMUPS = 2
 DEADLINE_S = 600.0
+
+
+def one_by_one(ask: Ask, measured: Sequence[str]) -> list[Stream]:
+    """Ask each prompt in turn."""
+    return [ask(prompt) for prompt in measured]
 
 
 def prompts(texts: Sequence[Document], count: int) -> tuple[list[str], list[str]]:
@@ -26,13 +35,17 @@ def prompts(texts: Sequence[Document], count: int) -> tuple[list[str], list[str]
 
 
 def measure_latency(
-    server: Server, texts: Sequence[Document], budget: LatencyBudget
+    server: Server,
+    texts: Sequence[Document],
+    budget: LatencyBudget,
+    rounds: Rounds = one_by_one,
 ) -> list[Stream]:
-    """One request at a time, streamed."""
+    """One request at a time, streamed; `rounds` is who calls, so that pytest-benchmark can."""
     warm, measured = prompts(texts, budget.requests)
+    ask = partial(stream, server, max_tokens=budget.output_tokens)
     for prompt in warm:
-        stream(server, prompt, max_tokens=budget.output_tokens)
-    return [stream(server, prompt, max_tokens=budget.output_tokens) for prompt in measured]
+        ask(prompt)
+    return rounds(ask, measured)
 
 
 def measure_throughput(

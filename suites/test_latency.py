@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from fixtures.deployment import PlatformSettings
 from fixtures.matrix import Cell
@@ -15,7 +17,7 @@ from reports.statistics import quantile_interval, ratio_interval
 from suites.baseline import Baseline
 from suites.corpus import Corpus
 from suites.expect import Rows, expect_within
-from suites.measure import measure_latency
+from suites.measure import Ask, measure_latency
 
 pytestmark = pytest.mark.latency
 
@@ -37,6 +39,18 @@ def samples(streams: Sequence[Stream], metric: str) -> list[float]:
     return [value for value in taken if value is not None]
 
 
+def timed(benchmark: BenchmarkFixture, ask: Ask, measured: Sequence[str]) -> list[Stream]:
+    """Each request as one round of pytest-benchmark, for those who use its JSON and compare."""
+    streams: list[Stream] = []
+    prompts = iter(measured)
+    benchmark.pedantic(  # type: ignore[no-untyped-call]  # the plugin carries no types
+        lambda prompt: streams.append(ask(prompt)),
+        setup=lambda: ((next(prompts),), {}),
+        rounds=len(measured),
+    )
+    return streams
+
+
 def test_latency(
     cell: Cell,
     measured: Server,
@@ -44,12 +58,13 @@ def test_latency(
     corpus: Corpus,
     settings: PlatformSettings,
     record: RecordRow,
+    benchmark: BenchmarkFixture,
 ) -> None:
     """Medians stay within the deployment's budgets, and within its ratios to the baseline."""
     if cell.plan.failure_class == "silent":
         pytest.skip(f"{cell.id} is planned to answer wrongly: its speed is of no use")
     budget = settings.latency
-    streams = measure_latency(measured, corpus.texts, budget)
+    streams = measure_latency(measured, corpus.texts, budget, rounds=partial(timed, benchmark))
     rows = Rows(record, cell.id)
     failed = [stream for stream in streams if stream.error is not None]
     rows.add(

@@ -1,0 +1,223 @@
+"""The assertions fail when they should: each on a value that is wrong, straddling, or missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fixtures.checkpoint.config import parse_config
+from fixtures.coverage import Coverage, Finding
+from fixtures.matrix import Cell
+from fixtures.miniature import Recipe, config_json
+from fixtures.planner import plan, resized
+from fixtures.running import Running
+from fixtures.serving.server import Refused
+from reports.record import Row
+from reports.statistics import Interval
+from suites.expect import (
+    Metric,
+    Rows,
+    expect_caught,
+    expect_close,
+    expect_shards,
+    expect_stage,
+    expect_within,
+)
+from suites.numerics import Differences
+
+MODEL = parse_config(config_json(Recipe()), source="miniature")
+LIMITS: dict[Metric, float] = {"mean_d": 0.01, "rms_d": 0.05, "mean_kl": 5e-3, "same_top": 0.97}
+
+
+class Recorder:
+    """Stands in for the `record` fixture."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+
+    def __call__(self, **fields: Any) -> Row:
+        self.rows.append(Row(**fields))
+        return self.rows[-1]
+
+    def outcomes(self) -> dict[str, str]:
+        return {row.claim: row.outcome for row in self.rows}
+
+
+def cell(variant: str, width: int, tp: int) -> Cell:
+    return Cell(variant, tp, plan(resized(MODEL, width), tp=tp, platform="cpu"), None)
+
+
+def documents(
+    size: float, count: int = 33, kl: float = 0.0, same: float = 1.0
+) -> Sequence[Differences]:
+    """Documents whose d is plus and minus `size`."""
+    d = np.array([size, -size] * 25)
+    return [Differences(d, np.full(50, kl), np.full(50, same), 0) for _ in range(count)]
+
+
+def close(found: Sequence[Differences], **options: Any) -> dict[str, str]:
+    record = Recorder()
+    try:
+        expect_close(
+            record,
+            cell("padded", 1024, 2),
+            {"text": found},
+            options.pop("limits", LIMITS),
+            against="original-tp1",
+            **options,
+        )
+    except pytest.fail.Exception:
+        assert set(record.outcomes().values()) & {"failed", "inconclusive"}
+    else:
+        assert set(record.outcomes().values()) == {"passed"}
+    return {claim.rpartition("/")[2]: outcome for claim, outcome in record.outcomes().items()}
+
+
+def test_equal_answers_are_close() -> None:
+    assert set(close(documents(0.0)).values()) == {"passed"}
+
+
+@pytest.mark.parametrize(
+    ("found", "metric"),
+    [
+        (documents(0.2), "rms_d"),
+        (documents(0.0, kl=0.1), "mean_kl"),
+        (documents(0.0, same=0.5), "same_top"),
+        ([Differences(np.full(50, -0.3), np.zeros(50), np.ones(50), 0)] * 33, "mean_d"),
+    ],
+)
+def test_each_metric_fails_on_its_own(found: Sequence[Differences], metric: str) -> None:
+    assert close(found)[metric] == "failed"
+
+
+def test_a_single_changed_bit_breaks_an_exact_lane() -> None:
+    found = [*documents(0.0), *documents(1e-7, count=1)]
+    assert close(found, limits={"max_abs_d": 0.0})["max_abs_d"] == "failed"
+
+
+def test_too_few_documents_are_inconclusive_and_not_a_pass() -> None:
+    assert close(documents(0.0, count=3))["rms_d"] == "inconclusive"
+
+
+def test_a_straddling_interval_is_inconclusive() -> None:
+    found = [*documents(0.0, count=16), *documents(0.07, count=16)]
+    assert close(found)["rms_d"] == "inconclusive"
+
+
+def test_a_variant_that_must_differ_and_does_not_is_a_failure() -> None:
+    assert close(documents(0.0), limits={}, floor=0.1)["told_apart"] == "failed"
+    assert close(documents(0.4), limits={}, floor=0.1)["told_apart"] == "passed"
+
+
+def test_a_silent_cell_that_is_not_caught_is_a_failure() -> None:
+    record = Recorder()
+    silent = cell("original", 896, 4)
+    expect_caught(record, silent, {"text": documents(2.0)}, 0.05, against="original-tp1")
+    assert record.outcomes() == {"numerics/text/caught": "passed"}
+    with pytest.raises(pytest.fail.Exception, match=r"caught failed: observed 0\.001 nat"):
+        expect_caught(record, silent, {"text": documents(0.001)}, 0.05, against="original-tp1")
+
+
+FINDING = Finding("dropped", "down_proj.scales", (0,), 64, "down_proj.scales: row 6 of 7")
+INCOMPLETE = Coverage(85, 1000, 936, (FINDING,))
+COMPLETE = Coverage(85, 1000, 1000, ())
+
+
+def running(at: Cell, held: Coverage, refused: str | None = None) -> Running:
+    """A cell that answers, or was refused, with this coverage."""
+    stage: Any = refused
+    outcome: Any = None
+    if refused:
+        outcome = Refused(
+            stage=stage, reason="ValueError: no", log_tail="", log=Path("x.log"), after_s=1.0
+        )
+    made = Running(at, outcome, model=Path(), audits=Path(), log=Path("x.log"))
+    made.__dict__.update(coverage=held, audits=[])
+    return made
+
+
+SERVING, SILENT, DYING, REFUSED = (
+    cell("padded", 1024, 2),
+    cell("original", 896, 4),
+    cell("original", 896, 2),
+    cell("original", 896, 8),
+)
+
+
+@pytest.mark.parametrize(
+    ("made", "outcome"),
+    [
+        (running(SERVING, COMPLETE), "passed"),
+        (running(SILENT, INCOMPLETE), "refused_as_planned"),
+        (running(DYING, INCOMPLETE, "first_request"), "refused_as_planned"),
+        (running(REFUSED, INCOMPLETE, "load"), "refused_as_planned"),
+    ],
+)
+def test_what_happens_as_planned_is_no_failure(made: Running, outcome: str) -> None:
+    record = Recorder()
+    expect_stage(record, made)
+    assert record.outcomes() == {"sharding/stage": outcome}
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (running(SERVING, COMPLETE, "load"), "planned to serve, observed that it fails (load)"),
+        (running(SERVING, INCOMPLETE), "planned to serve, observed that it fails (silent)"),
+        (running(SILENT, COMPLETE), "planned to fail (silent), observed that it serves"),
+        (running(REFUSED, COMPLETE), "planned to fail (load), observed that it serves"),
+        (running(DYING, COMPLETE, "load"), "planned to fail (first_request), observed that it"),
+    ],
+)
+def test_what_does_not_happen_as_planned_is_a_failure(made: Running, says: str) -> None:
+    record = Recorder()
+    with pytest.raises(pytest.fail.Exception) as failure:
+        expect_stage(record, made)
+    assert says in str(failure.value)
+    assert record.outcomes() == {"sharding/stage": "failed"}
+
+
+def test_an_element_that_is_missing_is_a_failure_where_the_plan_serves() -> None:
+    record = Recorder()
+    with pytest.raises(pytest.fail.Exception, match=r"down_proj\.scales: row 6 of 7"):
+        expect_shards(record, running(SERVING, INCOMPLETE))
+    assert record.rows[0].value == 0.936
+
+
+def test_nothing_missing_is_a_failure_where_the_plan_says_it_must_be() -> None:
+    record = Recorder()
+    with pytest.raises(pytest.fail.Exception, match="the plan says rows are lost"):
+        expect_shards(record, running(SILENT, COMPLETE))
+
+
+@pytest.mark.parametrize(
+    ("interval", "floor", "outcome"),
+    [
+        (Interval(1.0, 0.9, 1.1, 12), False, "passed"),
+        (Interval(3.0, 2.5, 3.5, 12), False, "failed"),
+        (Interval(2.0, 1.5, 2.5, 12), False, "inconclusive"),
+        (Interval(2.5, None, None, 3), False, "inconclusive"),
+        (Interval(3.0, 2.5, 3.5, 12), True, "passed"),
+        (Interval(1.0, 0.9, 1.1, 12), True, "failed"),
+    ],
+)
+def test_a_budget_is_judged_by_the_interval(interval: Interval, floor: bool, outcome: str) -> None:
+    record = Recorder()
+    rows = Rows(record, "padded-tp2")
+    expect_within(rows, "latency/x", interval, 2.0, unit="s", definition="x", floor=floor)
+    assert record.outcomes() == {"latency/x": outcome}
+    assert bool(rows.bad) is (outcome != "passed")
+
+
+def test_a_number_without_a_budget_is_recorded_as_such() -> None:
+    record = Recorder()
+    rows = Rows(record, "padded-tp2")
+    expect_within(rows, "latency/x", Interval(9.0, 8.0, 10.0, 5), None, unit="s", definition="x")
+    assert record.rows[0].reason is not None
+    assert "no budget" in record.rows[0].reason
+    assert replace(record.rows[0], reason=None).outcome == "passed"
