@@ -21,11 +21,11 @@ class Baseline:
     """What original-tp1 answered, and how fast; None where no selected claim needs it."""
 
     scores: Scores | None = None
-    scores_source: str = ""
     latency: list[Stream] | None = None
     throughput: LoadResult | None = None
     broken: str | None = None
     by_cell: dict[str, Scores] = field(default_factory=dict)
+    unscorable: dict[str, str] = field(default_factory=dict)  # cell → why it has no scores
 
 
 def score_corpus(server: Server, documents: tuple[Document, ...]) -> Scores:

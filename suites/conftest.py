@@ -18,7 +18,7 @@ from fixtures.plugin import State, selected
 from fixtures.reference import load, reference_key, store
 from fixtures.running import Servers
 from fixtures.serving.server import Server
-from suites.baseline import Baseline, score_corpus
+from suites.baseline import Baseline, ScoringError, score_corpus
 from suites.corpus import Corpus, Document, corpus_digest, read_corpus
 from suites.measure import measure_latency, measure_throughput
 
@@ -73,7 +73,6 @@ def prerequisites(
             corpus: Corpus = request.getfixturevalue("corpus")
             key = _key(state, corpus)
             baseline.scores = load(_folder(), key)
-            baseline.scores_source = "the reference cache"
         settings = state.settings
         compared = {
             "latency": bool(
@@ -94,8 +93,13 @@ def prerequisites(
             )
             return
         if wanted["numerics"] and baseline.scores is None:
-            baseline.scores = score_corpus(running.server, request.getfixturevalue("documents"))
-            baseline.scores_source = "this run"
+            try:
+                baseline.scores = score_corpus(
+                    running.server, request.getfixturevalue("documents")
+                )
+            except ScoringError as error:
+                baseline.broken = f"the baseline {running.cell.id} cannot be scored: {error}"
+                return
             store(_folder(), key, baseline.scores)
         texts = request.getfixturevalue("corpus").texts if timed else ()
         if "latency" in timed:

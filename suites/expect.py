@@ -51,7 +51,7 @@ class Rows:
         bad = outcome in ("failed", "inconclusive", "invalid")
         text = reason
         if bad and advice:
-            text = f"{reason}. {advice}" if reason else advice
+            text = f"{reason.rstrip('.')}. {advice}" if reason else advice
         row = self.record(cell=self.cell, claim=claim, outcome=outcome, reason=text, **fields)
         if bad:
             self.bad.append(sentence(row))
@@ -235,7 +235,7 @@ def _far(outcome: Outcome, against: str) -> str:
     if outcome == "inconclusive":
         return "The interval straddles the limit: more documents would decide (--corpus, or rerun)"
     return (
-        f"The answers differ from {against}'s. If sharding passed on this cell, the weights were "
+        f"The answers differ from those of {against}. If sharding passed on this cell, the weights were "
         "changed: `python -m fixtures.variants verify DIR`; if not, start there"
     )
 

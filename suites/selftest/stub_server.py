@@ -53,6 +53,7 @@ BEHAVIOURS = {
     "exit-at-warmup": "exits after loading",
     "die-at-first-request": "reports health, answers the first request with 500 and exits",
     "nan": "answers null where a log-probability should be",
+    "nan-later": "answers 400 to a scored prompt, as vLLM does whose answer holds a NaN",
     "repeat": "generates one token again and again",
     "wrong": f"log-probabilities are off by {WRONG_NAT} nat",
     "slow": "adds a delay to every token",
@@ -211,6 +212,9 @@ class Handler(BaseHTTPRequestHandler):
         *,
         chat: bool,
     ) -> None:
+        if self.state.is_("nan-later") and body.get("prompt_logprobs") is not None:
+            self._error(400, "Out of range float values are not JSON compliant")
+            return
         generated = [token for token, _ in steps]
         text = "".join(spell(token) for token in generated)
         choice: dict[str, Any] = {"index": 0, "finish_reason": "length", "logprobs": None}

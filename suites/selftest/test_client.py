@@ -123,6 +123,12 @@ def test_nan_is_a_finding_that_names_its_position(start: Start) -> None:
     assert "null, which is how JSON says NaN" in result.reason
 
 
+def test_an_answer_that_json_cannot_hold_is_a_finding_too(start: Start) -> None:
+    result = score_text(start("nan-later"), TEXT)
+    assert isinstance(result, Unscorable)
+    assert "Out of range float values" in result.reason
+
+
 @pytest.mark.parametrize(
     ("entries", "complaint"),
     [
