@@ -94,9 +94,7 @@ def prerequisites(
             return
         if wanted["numerics"] and baseline.scores is None:
             try:
-                baseline.scores = score_corpus(
-                    running.server, request.getfixturevalue("documents")
-                )
+                baseline.scores = score_corpus(running.server, request.getfixturevalue("documents"))
             except ScoringError as error:
                 baseline.broken = f"the baseline {running.cell.id} cannot be scored: {error}"
                 return

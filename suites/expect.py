@@ -235,8 +235,8 @@ def _far(outcome: Outcome, against: str) -> str:
     if outcome == "inconclusive":
         return "The interval straddles the limit: more documents would decide (--corpus, or rerun)"
     return (
-        f"The answers differ from those of {against}. If sharding passed on this cell, the weights were "
-        "changed: `python -m fixtures.variants verify DIR`; if not, start there"
+        f"The answers differ from those of {against}. If sharding passed on this cell, the weights "
+        "were changed: `python -m fixtures.variants verify DIR`; if not, start there"
     )
 
 

@@ -10,6 +10,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from fixtures.deployment import PlatformSettings
 from fixtures.matrix import Cell
+from fixtures.running import cause_in
 from fixtures.serving.client import Stream
 from fixtures.serving.server import Server
 from reports.record import RecordRow
@@ -77,7 +78,7 @@ def test_latency(
         better="lower",
         definition="requests without a complete answer; v1",
         reason=failed[0].error if failed else None,
-        advice=f"Read {measured.log}",
+        advice=cause_in(measured.log) if failed else "",
     )
     for metric, definition in DEFINITIONS.items():
         values = samples(streams, metric)

@@ -10,6 +10,7 @@ from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.deployment import NumericsBudget, PlatformSettings
 from fixtures.matrix import Cell, Matrix
 from fixtures.reference import Scores
+from fixtures.running import cause_in
 from fixtures.serving.client import Unscorable, greedy
 from fixtures.serving.server import Server
 from reports.record import RecordRow
@@ -45,7 +46,7 @@ def scores(
                 "numerics/finite",
                 "failed",
                 reason=str(error),
-                advice=f"The server answers no usable log-probability. Read {measured.log}",
+                advice=f"The server gives no usable log-probability; {cause_in(measured.log)}",
             )
             rows.settle()
     return baseline.by_cell[cell.id]

@@ -6,6 +6,7 @@ import pytest
 
 from fixtures.deployment import PlatformSettings
 from fixtures.matrix import Cell
+from fixtures.running import cause_in
 from fixtures.serving.server import Server
 from reports.record import RecordRow
 from reports.statistics import Interval
@@ -44,7 +45,7 @@ def test_throughput(
         better="lower",
         definition="requests without a complete answer before the deadline; v1",
         reason=failed[0].error if failed else None,
-        advice=f"Read {measured.log}",
+        advice=cause_in(measured.log) if failed else "",
     )
     rate = result.output_tokens_per_s
     if rate is None:
