@@ -155,8 +155,10 @@ def _judge(
         if "passed" not in by_outcome:
             return "inconclusive", "", "it serves, but no claim about it was checked"
         return "serves", "", _tally(by_outcome)
-    if planned == "silent" and (observed == "silent" or (observed is None and as_planned)):
-        return "caught", "", ""
+    if planned == observed == "silent":
+        if any(row.claim.endswith("/caught") for row in by_outcome.get("passed", [])):
+            return "caught", "", ""
+        return "fails", "loses rows; no claim about its answers ran", ""
     if planned == "silent" and observed is None:
         return "inconclusive", "", "planned to answer wrongly; no claim that ran could catch it"
     if planned == observed or (planned and observed not in (None, "silent") and as_planned):

@@ -6,13 +6,14 @@ import base64
 from dataclasses import dataclass, field
 from typing import Any
 
+from fixtures.errors import ServingError
 from fixtures.reference import Scores
 from fixtures.serving.client import LoadResult, Stream, Unscorable, score_chat, score_text
 from fixtures.serving.server import Server
 from suites.corpus import Document
 
 
-class ScoringError(Exception):
+class ScoringError(ServingError):
     """A server could not score a document; says which and why."""
 
 

@@ -7,20 +7,24 @@ cache where they are known already.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import os
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 import pytest
 
+from fixtures.errors import ShardproofError
 from fixtures.matrix import Cell
 from fixtures.miniature import cache_root
 from fixtures.plugin import State, selected
 from fixtures.reference import load, reference_key, store
 from fixtures.running import Servers
-from fixtures.serving.server import Server
-from suites.baseline import Baseline, ScoringError, score_corpus
+from fixtures.serving.server import Server, server_environment
+from suites.baseline import Baseline, score_corpus
 from suites.corpus import Corpus, Document, corpus_digest, read_corpus
 from suites.measure import measure_latency, measure_throughput
+
+ENGINE_VARIABLES = ("VLLM_", "NCCL_", "CUDA_", "OMP_", "TORCHDYNAMO_")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,6 +68,12 @@ def prerequisites(
         if done:
             return
         done = True
+        try:
+            take()
+        except ShardproofError as error:
+            baseline.broken = f"the baseline original-tp1 could not be measured: {error}"
+
+    def take() -> None:
         wanted = {
             suite: any(cell.answers for cell in selected(request.session, suite))
             for suite in ("numerics", "latency", "throughput")
@@ -72,7 +82,7 @@ def prerequisites(
         if wanted["numerics"]:
             corpus: Corpus = request.getfixturevalue("corpus")
             key = _key(state, corpus)
-            baseline.scores = load(_folder(), key)
+            baseline.scores = load(_folder(), key) if state.command is None else None
         settings = state.settings
         compared = {
             "latency": bool(
@@ -93,19 +103,24 @@ def prerequisites(
             )
             return
         if wanted["numerics"] and baseline.scores is None:
-            try:
-                baseline.scores = score_corpus(running.server, request.getfixturevalue("documents"))
-            except ScoringError as error:
-                baseline.broken = f"the baseline {running.cell.id} cannot be scored: {error}"
-                return
-            store(_folder(), key, baseline.scores)
+            baseline.scores = score_corpus(running.server, request.getfixturevalue("documents"))
+            if state.command is None:  # a custom command has no version to tell its answers by
+                store(_folder(), key, baseline.scores)
         texts = request.getfixturevalue("corpus").texts if timed else ()
         if "latency" in timed:
-            baseline.latency = measure_latency(running.server, texts, settings.latency)
+            baseline.latency = measure_latency(running.server, texts, settings.latency, "base-l")
         if "throughput" in timed:
-            baseline.throughput = measure_throughput(running.server, texts, settings.throughput)
+            baseline.throughput = measure_throughput(
+                running.server, texts, settings.throughput, "base-t"
+            )
 
     return measure
+
+
+def answer_deciding(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a server's environment says about the engine: the caller's settings reach it too."""
+    given = server_environment(os.environ, environment)
+    return {name: value for name, value in given.items() if name.startswith(ENGINE_VARIABLES)}
 
 
 def _folder() -> Path:
@@ -120,7 +135,7 @@ def _key(state: State, corpus: Corpus) -> str:
             "engine": state.engine_json,
             "command": state.command,
             "arguments": state.settings.arguments,
-            "environment": state.settings.environment,
+            "environment": answer_deciding(state.settings.environment),
             "corpus": corpus.digest,
             "cpu": machine.cpu,
             "gpus": [gpu.name for gpu in machine.gpus],
@@ -143,8 +158,7 @@ def answering(runnable: Cell) -> Cell:
 @pytest.fixture
 def measured(answering: Cell, request: pytest.FixtureRequest, baseline: Baseline) -> Server:
     """A live server of a cell planned to answer, and a baseline to hold it against."""
-    assert answering.answers
     server: Server = request.getfixturevalue("server")
     if baseline.broken is not None:
-        pytest.fail(baseline.broken, pytrace=False)
+        pytest.fail(f"{answering.id} cannot be compared: {baseline.broken}", pytrace=False)
     return server

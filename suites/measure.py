@@ -26,22 +26,26 @@ def one_by_one(ask: Ask, measured: Sequence[str]) -> list[Stream]:
     return [ask(prompt) for prompt in measured]
 
 
-def prompts(texts: Sequence[Document], count: int) -> tuple[list[str], list[str]]:
-    """(warm-up prompts, `count` measured ones): short documents, made distinct when they repeat."""
+def prompts(texts: Sequence[Document], count: int, block: str) -> tuple[list[str], list[str]]:
+    """(warm-up prompts, `count` measured ones): short documents, no two blocks sharing a beginning.
+
+    A prompt seen before would be answered from the prefix cache. Block names are equally long.
+    """
     short = [document.text for document in texts if len(document.text) < 400]
     warm, rest = short[:WARMUPS], short[WARMUPS:]
-    measured = [f"{index // len(rest)} {rest[index % len(rest)]}" for index in range(count)]
-    return warm, measured
+    measured = [f"{block}{index:03d} {rest[index % len(rest)]}" for index in range(count)]
+    return [f"{block} {text}" for text in warm], measured
 
 
 def measure_latency(
     server: Server,
     texts: Sequence[Document],
     budget: LatencyBudget,
+    block: str,
     rounds: Rounds = one_by_one,
 ) -> list[Stream]:
     """One request at a time, streamed; `rounds` is who calls, so that pytest-benchmark can."""
-    warm, measured = prompts(texts, budget.requests)
+    warm, measured = prompts(texts, budget.requests, block)
     ask = partial(stream, server, max_tokens=budget.output_tokens)
     for prompt in warm:
         ask(prompt)
@@ -49,10 +53,10 @@ def measure_latency(
 
 
 def measure_throughput(
-    server: Server, texts: Sequence[Document], budget: ThroughputBudget
+    server: Server, texts: Sequence[Document], budget: ThroughputBudget, block: str
 ) -> LoadResult:
     """A closed loop: each client sends its next request when the last is answered."""
-    warm, measured = prompts(texts, budget.requests)
+    warm, measured = prompts(texts, budget.requests, block)
     loop = partial(
         closed_loop,
         server,

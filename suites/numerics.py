@@ -80,7 +80,8 @@ def _first(top: Mapping[int, float]) -> int:
 def coarse_kl(reference: Mapping[int, float], candidate: Mapping[int, float]) -> tuple[float, int]:
     """(divergence in nats, candidate terms that had to be bounded by its smallest listed one)."""
     listed = sorted(reference.items(), key=lambda item: -item[1])[:TOP]
-    floor = min(candidate.values())
+    # Not its smallest: the prompt's own token is listed too, however unlikely it is.
+    floor = sorted(candidate.values(), reverse=True)[:TOP][-1]
     total, missing, p_sum, q_sum = 0.0, 0, 0.0, 0.0
     for token, log_p in listed:
         log_q = candidate.get(token)

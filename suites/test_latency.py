@@ -17,7 +17,7 @@ from reports.record import RecordRow
 from reports.statistics import quantile_interval, ratio_interval
 from suites.baseline import Baseline
 from suites.corpus import Corpus
-from suites.expect import Rows, expect_within
+from suites.expect import Rows, expect_baseline, expect_within
 from suites.measure import Ask, measure_latency
 
 pytestmark = pytest.mark.latency
@@ -65,7 +65,9 @@ def test_latency(
     if cell.plan.failure_class == "silent":
         pytest.skip(f"{cell.id} is planned to answer wrongly: its speed is of no use")
     budget = settings.latency
-    streams = measure_latency(measured, corpus.texts, budget, rounds=partial(timed, benchmark))
+    streams = measure_latency(
+        measured, corpus.texts, budget, "cell-l", rounds=partial(timed, benchmark)
+    )
     rows = Rows(record, cell.id)
     failed = [stream for stream in streams if stream.error is not None]
     rows.add(
@@ -95,12 +97,15 @@ def test_latency(
             advice="Slower than the budget in deployments.toml",
         )
         limit = getattr(budget, f"{metric}_p50_ratio").get(cell.tp)
-        if limit is None or baseline.latency is None:
+        base = samples(baseline.latency or (), metric)
+        if not base:
+            expect_baseline(rows, f"latency/{metric}_p50_ratio", limit)
+        if limit is None or not base:
             continue
         expect_within(
             rows,
             f"latency/{metric}_p50_ratio",
-            ratio_interval(values, samples(baseline.latency, metric)),
+            ratio_interval(values, base),
             limit,
             unit="1",
             definition=f"{definition}; median over original-tp1's in this run",

@@ -12,6 +12,7 @@ from pathlib import Path
 ROW = ("o_proj", "down_proj", "attn.proj", "merger.mlp.2")
 COLUMN = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "merger.mlp.0", "attn.qkv")
 VOCABULARY = ("embed_tokens", "lm_head")
+LOST = "layers.0.mlp.down_proj.scales"
 
 
 def _headers(model: Path) -> dict[str, tuple[str, list[int]]]:
@@ -35,8 +36,8 @@ def _cut_axis(name: str) -> int | None:
     return 0 if module.endswith(VOCABULARY) else None
 
 
-def write_audits(directory: Path, model: Path, tp: int) -> None:
-    """One JSON per rank, in the recorder's format."""
+def write_audits(directory: Path, model: Path, tp: int, *, lost_row: bool = False) -> None:
+    """One JSON per rank, in the recorder's format; the last may lack the last row of LOST."""
     directory.mkdir(parents=True, exist_ok=True)
     headers = _headers(model)
     for rank in range(tp):
@@ -47,7 +48,9 @@ def write_audits(directory: Path, model: Path, tp: int) -> None:
             if axis is not None:
                 size[axis] = shape[axis] // tp
                 begin[axis] = rank * size[axis]
-            parameters[name] = {"shape": size, "dtype": dtype, "nbytes": 2}
+            parameters[name] = {"shape": list(size), "dtype": dtype, "nbytes": 2}
+            if lost_row and rank == tp - 1 and name.endswith(LOST):
+                size[0] -= 1
             copies.append(
                 {
                     "tensor": name,

@@ -10,6 +10,7 @@ its padded variant, clearly different for a trimmed one (0.15 nat), and shaken b
 a thousandth of a nat at tp > 1, as sums in another order would be.
 """
 
+import ctypes
 import hashlib
 import json
 import math
@@ -23,12 +24,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import NoReturn
 
 TP_NOISE_NAT = 1e-3
 TRIMMED_NAT = 0.15
 ROWS_LOST_NAT = 0.25
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,16 +244,44 @@ def refuse_config(error: str) -> NoReturn:
     sys.exit(1)
 
 
+def say_death_at_first_request(cause: str | None) -> None:
+    if cause == "SIGFPE":
+        worker = "multiproc_executor.py:315"
+        died = "Worker proc VllmWorker-0 died unexpectedly (exit code: -8), shutting down"
+        say("EngineCore", "ERROR", worker, f"{died} executor.")
+    else:
+        check = cause or "Check failed: stub == honest (0 vs. 1). "
+        print(f"[rank0]:[F1122 21:49:20.359331176 cpu_wna16.cpp:296] {check}", flush=True)
+    say_traceback("EngineCore", "core.py:1512", "run_busy_loop", "RuntimeError: cancelled")
+
+
 def fork_stubborn_worker(rank: int) -> None:
     """Like a worker that hangs in a kernel: a session of its own, deaf, and with shared memory."""
     if os.fork():
         return
     os.setsid()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    segment = Path("/dev/shm") / f"psm_stub_{secrets.token_hex(4)}"
+    token = secrets.token_hex(4)
+    segment = SHARED_MEMORY / f"psm_stub_{token}"
     descriptor = os.open(segment, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     os.ftruncate(descriptor, mmap.PAGESIZE)
     mapped = mmap.mmap(descriptor, mmap.PAGESIZE)
-    say(f"Worker_TP{rank}", "INFO", "stub_engine.py:1", f"stubborn worker made {segment}")
+    # As multiprocessing makes one, but known to no resource tracker.
+    ctypes.CDLL(None).sem_open(f"/mp-stub-{token}".encode(), os.O_CREAT | os.O_EXCL, 0o600, 1)
+    for made in (segment, SHARED_MEMORY / f"sem.mp-stub-{token}"):
+        say(f"Worker_TP{rank}", "INFO", "stub_engine.py:1", f"stub made {made}")
     while not mapped.closed:
+        signal.pause()
+
+
+def hang_deaf() -> NoReturn:
+    """Like an engine killed in its imports: deaf, and its files known to a resource tracker."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    semaphore = get_context("spawn").Semaphore()
+    unheld = SharedMemory(f"psm_stub_{secrets.token_hex(4)}", create=True, size=mmap.PAGESIZE)
+    unheld.close()
+    name = semaphore._semlock.name.removeprefix("/")  # type: ignore[attr-defined]
+    for made in (SHARED_MEMORY / f"sem.{name}", SHARED_MEMORY / unheld.name):
+        say("EngineCore", "INFO", "stub_engine.py:1", f"stub made {made}")
+    while True:
         signal.pause()

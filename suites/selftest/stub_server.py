@@ -34,9 +34,10 @@ from suites.selftest.stub_engine import (
     fail_to_start,
     foresee,
     fork_stubborn_worker,
+    hang_deaf,
     refuse_config,
     say,
-    say_traceback,
+    say_death_at_first_request,
     spell,
     tokenize,
 )
@@ -50,6 +51,10 @@ BEHAVIOURS = {
     "refuse-config": "exits before the engine core starts",
     "refuse-load": "exits while loading",
     "hang-at-start": "falls silent while loading",
+    "deaf-at-start": "falls silent while loading, ignores SIGTERM, has made semaphores",
+    "no-audit": "serves, and its ranks record nothing of what they loaded",
+    "lost-rows": "serves, though its last rank lacks a row of a layer's scales",
+    "honest-though-silent": "answers unperturbed where its checkpoint's rows are lost",
     "exit-at-warmup": "exits after loading",
     "die-at-first-request": "reports health, answers the first request with 500 and exits",
     "nan": "answers null where a log-probability should be",
@@ -146,14 +151,7 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def _die_at_first_request(self) -> NoReturn:
-        if self.state.fate.first_request == "SIGFPE":
-            worker = "multiproc_executor.py:315"
-            died = "Worker proc VllmWorker-0 died unexpectedly (exit code: -8), shutting down"
-            say("EngineCore", "ERROR", worker, f"{died} executor.")
-        else:
-            check = self.state.fate.first_request or "Check failed: stub == honest (0 vs. 1). "
-            print(f"[rank0]:[F1122 21:49:20.359331176 cpu_wna16.cpp:296] {check}", flush=True)
-        say_traceback("EngineCore", "core.py:1512", "run_busy_loop", "RuntimeError: cancelled")
+        say_death_at_first_request(self.state.fate.first_request)
         issue = "EngineCore encountered an issue. See stack trace (above) for the root cause."
         self._error(500, issue)
         os._exit(1)
@@ -314,10 +312,14 @@ def start(options: Options) -> State:
     )
     if state.is_("hang-at-start"):
         signal.pause()
+    if state.is_("deaf-at-start"):
+        hang_deaf()
     if fate.load or state.is_("refuse-load"):
         fail_to_start("load_model", fate.load or "ValueError: the stub was told to refuse to load")
-    if directory := os.environ.get("SHARDPROOF_AUDIT_DIR"):
-        write_audits(Path(directory), options.model, options.tp)
+    directory = os.environ.get("SHARDPROOF_AUDIT_DIR")
+    if directory and not state.is_("no-audit"):
+        lost = state.is_("lost-rows")
+        write_audits(Path(directory), options.model, options.tp, lost_row=lost)
     say("Worker_TP0", "INFO", "default_loader.py:501", "Loading weights took 0.01 seconds")
     if state.is_("exit-at-warmup"):
         fail_to_start("determine_available_memory", "ValueError: the stub was told to exit here")
@@ -334,7 +336,8 @@ def start(options: Options) -> State:
 
 def answers_of(options: Options, fate: Fate) -> Answers:
     wrong = WRONG_NAT if "wrong" in options.behaviours else 0.0
-    perturbed_nat = max(fate.perturbed_nat, wrong)
+    unshaken = fate.rows_lost and "honest-though-silent" in options.behaviours
+    perturbed_nat = max(0.0 if unshaken else fate.perturbed_nat, wrong)
     return Answers(fate.vocabulary, perturbed_nat=perturbed_nat, tp=options.tp)
 
 

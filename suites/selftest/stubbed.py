@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -55,6 +57,34 @@ def stub_launch(
         environment=environment or {},
         deadlines=deadlines,
     )
+
+
+def files_made(log: Path) -> list[Path]:
+    """What a stub has made under /dev/shm, by its own account."""
+    return [Path(name) for name in re.findall(r"stub made (\S+)", log.read_text())]
+
+
+def temporary_directory(server: Server) -> Path:
+    environment = Path(f"/proc/{server.pid}/environ").read_text().split("\0")
+    return next(Path(entry[7:]) for entry in environment if entry.startswith("TMPDIR="))
+
+
+def stub_processes(log: Path) -> list[int]:
+    """By the log they write, which is theirs alone: nothing is assumed of how they are related."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/1"):
+        try:
+            if link.readlink() == log:
+                found.append(int(link.parts[2]))
+        except OSError:
+            continue
+    return found
+
+
+def listens(url: str) -> bool:
+    host, port = url.removeprefix("http://").split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
 
 
 @contextmanager

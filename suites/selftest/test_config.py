@@ -112,6 +112,7 @@ def test_autoawq_names_of_the_quantization_fields_are_read() -> None:
         (changed(intermediate_size="29568"), ["intermediate_size", "'29568'"]),
         (changed(intermediate_size=896.0), ["intermediate_size", "896.0"]),
         (changed(num_hidden_layers=True), ["num_hidden_layers", "True"]),
+        (changed(hidden_size=2**31 + 1), ["hidden_size", "32 bits", "at most 2147483648"]),
         (changed(num_attention_heads=0), ["num_attention_heads", "0"]),
         (changed(num_key_value_heads=7), ["num_key_value_heads", "7", "64"]),
         (changed(num_attention_heads=60), ["num_attention_heads", "60", "8192"]),

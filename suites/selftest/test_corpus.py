@@ -39,7 +39,17 @@ def test_one_changed_letter_is_another_digest(tmp_path: Path) -> None:
     assert read_corpus(tmp_path).digest != read_corpus().digest
 
 
+def test_reading_it_writes_nothing_that_a_kill_could_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_corpus()  # what the first import of the library does is its own affair
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    assert read_corpus().documents
+
+
 def test_measured_prompts_are_distinct_and_none_warmed_the_server_up() -> None:
-    warm, measured = prompts(read_corpus().texts, 100)
+    texts = read_corpus().texts
+    warm, measured = prompts(texts, 100, "cell-l")
+    assert not set(measured) & set(prompts(texts, 100, "base-l")[1])
     assert len(set(measured)) == len(measured) == 100
     assert not set(warm) & set(measured)

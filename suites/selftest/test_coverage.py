@@ -113,7 +113,10 @@ def test_a_parameter_half_written_is_found() -> None:
 
 
 def test_a_rank_without_an_audit_is_no_proof() -> None:
-    assert "no_audit" in kinds(honest(4)[:3], 4)
+    found = coverage(honest(4)[:3], SHAPES, MODEL, 4)
+    assert [finding.kind for finding in found.findings] == ["no_audit"]
+    assert not found.proven
+    assert "there is no proof of what the ranks hold: ranks [3] left no audit" in found.summary()
 
 
 def test_a_recorder_that_failed_is_no_proof() -> None:

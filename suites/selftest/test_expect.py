@@ -123,18 +123,35 @@ def test_a_silent_cell_that_is_not_caught_is_a_failure() -> None:
         expect_caught(record, silent, {"text": documents(0.001)}, 0.05, against="original-tp1")
 
 
-FINDING = Finding("dropped", "down_proj.scales", (0,), 64, "down_proj.scales: row 6 of 7")
+SCALES = "model.layers.0.mlp.down_proj.scales"
+FINDING = Finding("dropped", SCALES, (0,), 64, f"{SCALES}: row 6 of 7")
+ELSEWHERE = Finding("dropped", "model.norm.weight", (0,), 64, "model.norm.weight: row 3")
+MISSING = Finding("no_audit", "", (1,), 0, "ranks [1] left no audit")
 INCOMPLETE = Coverage(85, 1000, 936, (FINDING,))
 COMPLETE = Coverage(85, 1000, 1000, ())
+OTHER = Coverage(85, 1000, 936, (ELSEWHERE,))
+UNPROVEN = Coverage(85, 1000, 0, (MISSING,))
 
 
-def running(at: Cell, held: Coverage, refused: str | None = None) -> Running:
+SAID = {
+    "load": "ValueError: Failed to find a kernel that can implement the WNA16 linear layer",
+    "first_request": "Check failed: group_size % 2 == 0 (1 vs. 0).",
+}
+
+
+def running(
+    at: Cell, held: Coverage, refused: str | None = None, reason: str | None = None
+) -> Running:
     """A cell that answers, or was refused, with this coverage."""
     stage: Any = refused
     outcome: Any = None
     if refused:
         outcome = Refused(
-            stage=stage, reason="ValueError: no", log_tail="", log=Path("x.log"), after_s=1.0
+            stage=stage,
+            reason=reason or SAID[refused],
+            log_tail="",
+            log=Path("x.log"),
+            after_s=1.0,
         )
     made = Running(at, outcome, model=Path(), audits=Path(), log=Path("x.log"))
     made.__dict__.update(coverage=held, audits=[])
@@ -172,6 +189,15 @@ def test_what_happens_as_planned_is_no_failure(made: Running, outcome: str) -> N
         (running(SILENT, COMPLETE), "planned to fail (silent), observed that it serves"),
         (running(REFUSED, COMPLETE), "planned to fail (load), observed that it serves"),
         (running(DYING, COMPLETE, "load"), "planned to fail (first_request), observed that it"),
+        (running(SILENT, UNPROVEN), "planned to fail (silent), observed that it serves"),
+        (
+            running(REFUSED, COMPLETE, "load", "its log has been silent for 300 s"),
+            "but not for the planned reason: its log has been silent for 300 s",
+        ),
+        (
+            running(DYING, COMPLETE, "first_request", "Worker died (exit code: -9)"),
+            "but not for the planned reason",
+        ),
     ],
 )
 def test_what_does_not_happen_as_planned_is_a_failure(made: Running, says: str) -> None:
@@ -189,9 +215,23 @@ def test_an_element_that_is_missing_is_a_failure_where_the_plan_serves() -> None
     assert record.rows[0].value == 0.936
 
 
+def test_a_load_without_a_record_proves_nothing_and_is_invalid() -> None:
+    for at in (SERVING, SILENT):
+        record = Recorder()
+        with pytest.raises(pytest.fail.Exception, match="no proof of what the ranks hold"):
+            expect_shards(record, running(at, UNPROVEN))
+        assert record.outcomes() == {"sharding/elements": "invalid"}
+
+
+def test_rows_lost_elsewhere_are_not_the_planned_loss() -> None:
+    record = Recorder()
+    with pytest.raises(pytest.fail.Exception, match="loses rows, and it does not"):
+        expect_shards(record, running(SILENT, OTHER))
+
+
 def test_nothing_missing_is_a_failure_where_the_plan_says_it_must_be() -> None:
     record = Recorder()
-    with pytest.raises(pytest.fail.Exception, match="the plan says rows are lost"):
+    with pytest.raises(pytest.fail.Exception, match="loses rows, and it does not"):
         expect_shards(record, running(SILENT, COMPLETE))
 
 
@@ -204,6 +244,8 @@ def test_nothing_missing_is_a_failure_where_the_plan_says_it_must_be() -> None:
         (Interval(2.5, None, None, 3), False, "inconclusive"),
         (Interval(3.0, 2.5, 3.5, 12), True, "passed"),
         (Interval(1.0, 0.9, 1.1, 12), True, "failed"),
+        (Interval(1.0, None, None, 1), False, "passed"),
+        (Interval(1.0, None, None, 1), True, "failed"),
     ],
 )
 def test_a_budget_is_judged_by_the_interval(interval: Interval, floor: bool, outcome: str) -> None:
@@ -219,5 +261,5 @@ def test_a_number_without_a_budget_is_recorded_as_such() -> None:
     rows = Rows(record, "padded-tp2")
     expect_within(rows, "latency/x", Interval(9.0, 8.0, 10.0, 5), None, unit="s", definition="x")
     assert record.rows[0].reason is not None
-    assert "no budget" in record.rows[0].reason
+    assert "sets no limit" in record.rows[0].reason
     assert replace(record.rows[0], reason=None).outcome == "passed"

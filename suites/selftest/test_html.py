@@ -13,6 +13,7 @@ from reports.record import Journal, Row, Run, write_report
 from suites.selftest.sample_run import a_cell, a_footer, a_header, a_row, a_run
 
 STYLE = Path(__file__).parents[2] / "reports" / "templates" / "style.css"
+CAUGHT = {"claim": "numerics/text/caught", "value": 2.0, "limit": 0.05}
 REFUSED: dict[str, Any] = {
     "claim": "sharding/stage",
     "outcome": "refused_as_planned",
@@ -40,8 +41,9 @@ JUDGED: list[tuple[dict[str, Any] | None, list[dict[str, Any]], str, str]] = [
     (planned("load", "silent"), [REFUSED], "FAILED", "answers wrongly"),
     (planned("load", "config"), [], "FAILED", "observed: refused at config"),
     (planned("load", "config"), [REFUSED], "fails as planned", ""),  # the suite vouches for it
-    (planned("silent", "silent"), [REFUSED], "wrong answers, caught as planned", ""),
-    (planned("silent", None), [REFUSED], "wrong answers, caught as planned", ""),
+    (planned("silent", "silent"), [REFUSED, CAUGHT], "wrong answers, caught as planned", ""),
+    (planned("silent", "silent"), [REFUSED], "fails as planned", ""),  # no answer was judged
+    (planned("silent", None), [REFUSED], "inconclusive", "no claim that ran could catch it"),
     (planned("silent", None), [{}], "inconclusive", "no claim that ran could catch it"),
     (planned("silent", "load"), [], "FAILED", "observed: refused at load"),
     (planned(None, "not_run", reason="no GPU"), [], "not run", "no GPU"),

@@ -94,6 +94,26 @@ def test_the_cache_is_reused_and_a_changed_byte_is_noticed(tmp_path: Path) -> No
     assert any("does not match its digests" in text for text in said)
 
 
+@pytest.mark.parametrize("ledger", ["", '{"config.json": "7', "[]", "\x80", None])
+def test_a_ledger_that_does_not_read_back_is_a_mismatch(
+    ledger: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(directory: Path, _: Recipe) -> None:
+        (directory / "config.json").write_text("{}")
+
+    monkeypatch.setattr(miniature, "write_miniature", small)
+    said: list[str] = []
+    directory = cached_miniature("awq", root=tmp_path, say=said.append)
+    assert [path.name for path in tmp_path.iterdir()] == [directory.name]
+    if ledger is None:
+        (directory / miniature.LEDGER).unlink()
+    else:
+        (directory / miniature.LEDGER).write_text(ledger, encoding="latin-1")
+    cached_miniature("awq", root=tmp_path, say=said.append)
+    cached_miniature("awq", root=tmp_path, say=said.append)
+    assert [text.partition(" ")[0] for text in said].count("generating") == 2
+
+
 def test_the_command_line_writes_one_and_overwrites_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,14 @@ def test_a_candidate_term_that_is_not_listed_is_bounded_and_counted() -> None:
     assert TOP == 20
 
 
+def test_the_prompts_own_unlikely_token_does_not_set_the_bound() -> None:
+    p = distribution([2.0] * 21)
+    top = {token: math.log(1 / 21) for token in range(1, 21)}
+    exact, _ = coarse_kl(p, top)
+    with_own, _ = coarse_kl(p, {**top, 500: -14.0})
+    assert with_own == exact < 1e-3
+
+
 def test_the_longest_run_of_one_token() -> None:
     assert longest_run([1, 1, 2, 2, 2, 1]) == 3
     assert longest_run([]) == 0

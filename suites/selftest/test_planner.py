@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fixtures import planner
+from fixtures import planner, rules
 from fixtures.checkpoint.config import ModelConfig, parse_config
 from fixtures.miniature import Recipe, config_json
-from fixtures.planner import Platform, plan, resized
+from fixtures.planner import FailureClass, Platform, plan, resized
+from fixtures.rules import Obstacle
 
 MINIATURE = parse_config(config_json(Recipe()), source="miniature")
 UNQUANTIZED = parse_config(config_json(Recipe(quant="none")), source="miniature")
@@ -128,6 +131,76 @@ def test_a_rule_names_its_place_in_the_engine() -> None:
     assert all(rule.source for rule in planner.RULES)
 
 
+# What `fixtures.serving.log.reason` found: the first four in logs of real servers, the rest are the
+# engine's texts in its source.
+REASONS: list[tuple[ModelConfig, int, Platform, FailureClass, str]] = [
+    (
+        *(MINIATURE, 2, "cpu", "first_request"),
+        "cpu_wna16.cpp:296 Check failed: group_size % 2 == 0 (1 vs. 0).",
+    ),
+    (
+        *(MINIATURE, 8, "cpu", "load"),
+        "ValueError: Failed to find a kernel that can implement the WNA16 linear layer. Reasons: "
+        "Dynamic4bitLinearKernel cannot implement due to: Unsupported quant type uint4",
+    ),
+    (
+        *(resized(MINIATURE, 768), 8, "cpu", "first_request"),
+        "Fatal Python error: Fatal Python error: Floating point exceptionFloating point exception",
+    ),
+    (
+        *(resized(MINIATURE, 768), 8, "cpu", "first_request"),
+        "Worker proc VllmWorker-1 died unexpectedly (exit code: -8): ended by SIGFPE",
+    ),
+    (
+        *(LARGE, 8, "cuda", "load"),
+        "ValueError: The input size is not aligned with the quantized weight shape. This can be "
+        "caused by too large tensor parallel size.",
+    ),
+    (
+        *(LARGE, 3, "cuda", "config"),
+        "ValidationError: Total number of attention heads (64) must be divisible by tensor "
+        "parallel size (3).",
+    ),
+    (
+        *(replace(MINIATURE, heads=24, kv_heads=3, head_dim=128), 2, "cuda", "load"),
+        "AssertionError: assert self.total_num_kv_heads % tp_size == 0",
+    ),
+    (
+        *(resized(UNQUANTIZED, 900), 8, "cuda", "load"),
+        "AssertionError: assert all(output_size % self.tp_size == 0 for output_size in "
+        "output_sizes)",
+    ),
+    (*(resized(UNQUANTIZED, 900), 8, "cuda", "load"), "AssertionError: 900 is not divisible by 8"),
+]
+
+
+@pytest.mark.parametrize(("model", "tp", "platform", "stage", "reason"), REASONS)
+def test_the_engines_own_reason_confirms_the_obstacle_and_another_does_not(
+    model: ModelConfig, tp: int, platform: Platform, stage: str, reason: str
+) -> None:
+    cell = plan(model, tp=tp, platform=platform)
+    assert cell.failure_class == stage
+    found = [obstacle for obstacle in cell.obstacles if obstacle.failure_class == stage]
+    assert any(re.search(obstacle.says, reason) for obstacle in found)
+    unrelated = ("torch.OutOfMemoryError: CUDA out of memory.", "", "ended by SIGKILL")
+    assert not any(re.search(obstacle.says, text) for obstacle in found for text in unrelated)
+
+
+@pytest.mark.parametrize(
+    ("skipped", "bound"),
+    [
+        ("visual", {"gate_proj", "down_proj"}),
+        ("mlp.down_proj", {"gate_proj"}),
+        ("mlp", set()),
+        ("model.layers.0.mlp.down_proj", {"gate_proj", "down_proj"}),
+    ],
+)
+def test_a_layer_left_out_by_the_quantizer_has_no_groups(skipped: str, bound: set[str]) -> None:
+    model = replace(MINIATURE, quant=replace(MINIATURE.quant, not_converted=(skipped,)))
+    found = plan(model, tp=8, platform="cpu").obstacles
+    assert {obstacle.layer.rpartition(".")[2] for obstacle in found} == bound
+
+
 def test_the_command_line_prints_a_verdict_per_tp(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,7 +210,61 @@ def test_the_command_line_prints_a_verdict_per_tp(
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == 1
     assert [cell["failure_class"] for cell in document["cells"]] == [None, "load"]
-    assert document["cells"][1]["obstacles"][0]["rule"] == "group_straddles_rank"
+    obstacle = document["cells"][1]["obstacles"][0]
+    assert obstacle["rule"] == "group_straddles_rank"
+    assert sorted(obstacle) == [
+        *("failure_class", "granule", "layer", "message", "per_rank", "rule", "size")
+    ]
+
+
+def test_a_path_that_cannot_be_looked_at_is_exit_code_2(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert planner.main(["x" * 5000]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("tp", ["0", "1025", "9" * 5000, "two", ""])
+def test_sizes_no_deployment_has_are_refused(tp: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        planner.main(["DIR", "--tp", tp])
+    assert left.value.code == 2
+    error = capsys.readouterr().err
+    assert "from 1 to 1024" in error
+    assert len(error) < 600
+
+
+def test_every_size_there_is_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def counted(model: ModelConfig, tp: int, platform: Platform) -> Iterator[Obstacle]:
+        asked.append(tp)
+        yield from rules.obstacles(model, tp, platform)
+
+    monkeypatch.setattr("fixtures.prediction.obstacles", counted)
+    for tp in planner.tp_list(",".join(map(str, range(1, 1025)))):
+        plan(LARGE, tp=tp, platform="cpu")
+    assert len(asked) < 1024 * 20
+
+
+@pytest.mark.parametrize(
+    ("platform", "command"),
+    [
+        ("cuda", "vllm serve '{}' --tensor-parallel-size 1"),
+        (
+            "cpu",
+            "python -m vllm.entrypoints.openai.api_server --model '{}' --tensor-parallel-size 1",
+        ),
+    ],
+)
+def test_the_serve_line_is_one_the_platform_has(
+    platform: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "my model"
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(config_json(Recipe())))
+    assert planner.main([str(directory), "--tp", "1", "--platform", platform]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("  " + command.format(directory))
 
 
 def test_all_sizes_serving_is_exit_code_0(tmp_path: Path) -> None:
@@ -150,8 +277,13 @@ def test_all_sizes_serving_is_exit_code_0(tmp_path: Path) -> None:
     ("content", "says"),
     [
         (None, "no config.json there"),
-        ("{", "not readable as JSON"),
+        ("{", "not valid JSON"),
         ("[]", "expected a JSON object"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"architectures": ' + "[" * 900 + "]" * 900 + "}", "config.json"),
+        ('{"hidden_size": 1' + "0" * 5000 + "}", "not valid JSON"),
+        (json.dumps({**config_json(Recipe(heads=10**4000))}), "num_attention_heads"),
+        ("\xff", "not valid JSON"),
         (
             json.dumps({**config_json(Recipe()), "quantization_config": {"quant_method": "hqq"}}),
             "hqq",
@@ -162,7 +294,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     content: str | None, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if content is not None:
-        (tmp_path / "config.json").write_text(content)
+        (tmp_path / "config.json").write_text(content, encoding="latin-1")
     assert planner.main([str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert says in error

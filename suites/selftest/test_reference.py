@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from fixtures import reference
 from fixtures.reference import load, reference_key, store
 from fixtures.serving.client import Position, Scored
 
@@ -38,6 +45,66 @@ def test_a_torn_or_edited_file_is_scored_anew(tmp_path: Path) -> None:
     document["scores"]["text-01"]["positions"][0]["logprob"] = -9.0
     file.write_text(json.dumps(document))
     assert load(tmp_path, "key") is None
+
+
+def signed(body: object) -> str:
+    return json.dumps({"digest": reference._digest(body), "scores": body})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "7",
+        "{}",
+        '{"scores": {}}',
+        '{"digest": 3, "scores": {}}',
+        "[" * 100_000,
+        signed([]),
+        signed({"a": 7}),
+        signed({"a": {"token_ids": [1]}}),
+        signed({"a": {"token_ids": 1, "positions": []}}),
+        signed({"a": {"token_ids": [1], "positions": [{"top": [3]}]}}),
+        signed({"a": {"token_ids": [1], "positions": [{"top": [], "odd": 1}]}}),
+    ],
+)
+def test_json_that_is_not_ours_is_scored_anew(text: str, tmp_path: Path) -> None:
+    (tmp_path / "key.json").write_text(text)
+    assert load(tmp_path, "key") is None
+
+
+def killed_while_storing(folder: Path) -> None:
+    def dump(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    pytest.MonkeyPatch().setattr(json, "dump", dump)
+    store(folder, "other", SCORES)
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_store(tmp_path: Path) -> None:
+    victim = multiprocessing.get_context("spawn").Process(
+        target=killed_while_storing, args=(tmp_path,)
+    )
+    victim.start()
+    victim.join(30)
+    assert victim.exitcode == -signal.SIGKILL
+    assert [file.suffix for file in tmp_path.iterdir()] == [".partial"]
+    store(tmp_path, "key", SCORES)
+    assert [file.name for file in tmp_path.iterdir()] == ["key.json"]
+
+
+def test_a_living_writers_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dump = json.dump
+
+    def interrupted(*arguments: Any) -> None:
+        monkeypatch.setattr(json, "dump", dump)
+        store(tmp_path, "other", SCORES)
+        dump(*arguments)
+
+    monkeypatch.setattr(json, "dump", interrupted)
+    store(tmp_path, "key", SCORES)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["key.json", "other.json"]
 
 
 def test_anything_that_decides_the_scores_is_another_key() -> None:

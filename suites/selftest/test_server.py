@@ -16,7 +16,16 @@ from fixtures.errors import InputError, ServingError
 from fixtures.serving import server as server_module
 from fixtures.serving import watchdog
 from fixtures.serving.server import Launch, Refused, Server, launch, server_environment
-from suites.selftest.stubbed import COMMAND, DEADLINES, stub_launch, write_model
+from suites.selftest.stubbed import (
+    COMMAND,
+    DEADLINES,
+    files_made,
+    listens,
+    stub_launch,
+    stub_processes,
+    temporary_directory,
+    write_model,
+)
 
 SOON_S = 30.0  # on a machine that is busy with other things; nearly always a moment
 ROOT = Path(__file__).parents[2]
@@ -47,36 +56,9 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-def listens(url: str) -> bool:
-    host, port = url.removeprefix("http://").split(":")
-    with socket.socket() as probe:
-        return probe.connect_ex((host, int(port))) == 0
-
-
-def segments(log: Path) -> list[Path]:
-    return [Path(name) for name in re.findall(r"stubborn worker made (\S+)", log.read_text())]
-
-
-def wait_for_segments(log: Path, count: int) -> list[Path]:
-    wait_until(lambda: len(segments(log)) == count, f"{count} workers have made shared memory")
-    return segments(log)
-
-
-def temporary_directory(server: Server) -> Path:
-    environment = Path(f"/proc/{server.pid}/environ").read_text().split("\0")
-    return next(Path(entry[7:]) for entry in environment if entry.startswith("TMPDIR="))
-
-
-def stub_processes(log: Path) -> list[int]:
-    """By the log they write, which is theirs alone: nothing is assumed of how they are related."""
-    found = []
-    for link in Path("/proc").glob("[0-9]*/fd/1"):
-        try:
-            if link.readlink() == log:
-                found.append(int(link.parts[2]))
-        except OSError:
-            continue
-    return found
+def wait_for_files(log: Path, count: int) -> list[Path]:
+    wait_until(lambda: len(files_made(log)) == count, f"the stub has made {count} files")
+    return files_made(log)
 
 
 # ------------------------------------------------------------------ running
@@ -232,7 +214,7 @@ def test_deaf_workers_in_sessions_of_their_own_are_killed_and_their_memory_remov
 ) -> None:
     wanted = stub_launch(model, "ignore-term", tp=2)
     with launch(wanted):
-        ours = wait_for_segments(wanted.log, 2)
+        ours = wait_for_files(wanted.log, 4)  # a segment and a semaphore each
         assert all(segment.exists() for segment in ours)
         assert len(stub_processes(wanted.log)) == 3
     assert stub_processes(wanted.log) == []
@@ -252,6 +234,49 @@ def test_shared_memory_of_others_is_left_alone(model: Path, foreign_segment: Pat
     assert foreign_segment.exists()
 
 
+def test_shared_memory_that_others_have_joined_is_left_to_them(model: Path) -> None:
+    wanted = stub_launch(model, "ignore-term")
+    with launch(wanted):
+        segment, semaphore = wait_for_files(wanted.log, 2)
+        joined = segment.open("rb")
+    with joined:
+        assert (segment.exists(), semaphore.exists()) == (True, False)
+    segment.unlink()
+
+
+def hurried(folder: Path) -> Path:
+    """A watchdog whose haste takes no seconds of a test."""
+    text = Path(watchdog.__file__).read_text()
+    copy = folder / "watchdog.py"
+    copy.write_text(text.replace(f"\nHASTE_S = {watchdog.HASTE_S}", "\nHASTE_S = 0.3"))
+    assert copy.read_text() != text
+    return copy
+
+
+def test_a_server_that_serves_nobody_is_ended_in_haste_and_its_trackers_do_their_work(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "__file__", str(hurried(tmp_path)))
+    patient = replace(DEADLINES, silence_s=1.0, stop_s=120.0)
+    wanted = stub_launch(model, "deaf-at-start", deadlines=patient)
+    began = time.monotonic()
+    assert refuse(wanted).reason.startswith("its log has been silent")
+    assert time.monotonic() - began < SOON_S
+    assert stub_processes(wanted.log) == []
+    assert [file.name[:3] for file in files_made(wanted.log)] == ["sem", "psm"]
+    assert not any(file.exists() for file in files_made(wanted.log))
+
+
+def test_a_server_that_serves_gets_the_time_that_the_deployment_gives_it(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "__file__", str(hurried(tmp_path)))
+    patient = replace(DEADLINES, stop_s=1.0)
+    with launch(stub_launch(model, "ignore-term", deadlines=patient)):
+        began = time.monotonic()
+    assert time.monotonic() - began > patient.stop_s
+
+
 def test_temporary_files_of_the_server_go_with_it(model: Path) -> None:
     with launch(stub_launch(model)) as outcome:
         assert isinstance(outcome, Server)
@@ -262,22 +287,31 @@ def test_temporary_files_of_the_server_go_with_it(model: Path) -> None:
 
 PARENT = """
 import json, sys, time
+from dataclasses import replace
 from pathlib import Path
+from fixtures.serving import watchdog
 from fixtures.serving.server import launch
-from suites.selftest.stubbed import stub_launch
-with launch(stub_launch(Path(sys.argv[1]), "ignore-term", tp=2)) as server:
+from suites.selftest.stubbed import DEADLINES, stub_launch
+watchdog.__file__ = sys.argv[3]
+patient = replace(DEADLINES, stop_s=120.0)
+with launch(stub_launch(Path(sys.argv[1]), sys.argv[2], tp=2, deadlines=patient)) as server:
     print(json.dumps(server.url), flush=True)
     time.sleep(600)
 """
 
 
+def parent_of(model: Path, behaviour: str) -> list[str]:
+    """A process that launches a stub with a long grace, to be killed like a pytest."""
+    return [sys.executable, "-c", PARENT, str(model), behaviour, str(hurried(model.parent))]
+
+
 def test_a_killed_pytest_leaves_no_process_no_port_and_no_shared_memory(model: Path) -> None:
     log = model.parent / "cell.log"
-    command = [sys.executable, "-c", PARENT, str(model)]
+    command = parent_of(model, "ignore-term")
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as parent:
         assert parent.stdout is not None
         url = json.loads(parent.stdout.readline())
-        ours = wait_for_segments(log, 2)
+        ours = wait_for_files(log, 4)
         assert listens(url)
         parent.kill()
     wait_until(lambda: stub_processes(log) == [], "no process of the server lives")
@@ -285,12 +319,24 @@ def test_a_killed_pytest_leaves_no_process_no_port_and_no_shared_memory(model: P
     assert not listens(url)
 
 
+def test_a_pytest_killed_while_its_server_starts_leaves_no_process_and_no_semaphore(
+    model: Path,
+) -> None:
+    log = model.parent / "cell.log"
+    with subprocess.Popen(parent_of(model, "deaf-at-start"), cwd=ROOT) as parent:
+        wait_until(log.exists, "the log is there")
+        ours = wait_for_files(log, 2)
+        parent.kill()
+    wait_until(lambda: stub_processes(log) == [], "no process of the server lives")
+    wait_until(lambda: not any(f.exists() for f in ours), "no shared memory of it is left")
+
+
 def test_a_killed_watchdog_takes_its_server_along_and_is_reported(model: Path) -> None:
     wanted = stub_launch(model, "ignore-term")
     context = launch(wanted)
     outcome = context.__enter__()
     assert isinstance(outcome, Server)
-    (segment,) = wait_for_segments(wanted.log, 1)
+    ours = wait_for_files(wanted.log, 2)
     temporary = temporary_directory(outcome)
     stat = Path(f"/proc/{outcome.pid}/stat").read_text()
     os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
@@ -299,7 +345,8 @@ def test_a_killed_watchdog_takes_its_server_along_and_is_reported(model: Path) -
         context.__exit__(None, None, None)
     assert stub_processes(wanted.log) == []
     # What only the watchdog could have removed, and the error says may remain:
-    segment.unlink()
+    for file in ours:
+        file.unlink()
     temporary.rmdir()
 
 
@@ -326,6 +373,24 @@ def test_secrets_of_the_caller_do_not_reach_the_server() -> None:
         *("PATH", "CUDA_VISIBLE_DEVICES", "VLLM_USE_V1", "HF_HOME", "LC_ALL", "PYTHONPATH")
     }
     assert server_environment(caller, {})["PYTHONPATH"] == str(server_module.INSIDE)
+
+
+@pytest.mark.parametrize(
+    ("callers", "servers"),
+    [
+        ({}, None),
+        ({"VLLM_PLUGINS": ""}, "shardproof_audit"),
+        ({"VLLM_PLUGINS": "lora_resolver"}, "lora_resolver,shardproof_audit"),
+        ({"VLLM_PLUGINS": "shardproof_audit,other"}, "shardproof_audit,other"),
+    ],
+)
+def test_a_callers_choice_of_plugins_does_not_keep_the_audit_out(
+    callers: dict[str, str], servers: str | None
+) -> None:
+    assert server_environment(callers, {}).get("VLLM_PLUGINS") == servers
+    assert server_environment({}, callers).get("VLLM_PLUGINS") == servers
+    (declared,) = server_module.INSIDE.glob("*.dist-info/entry_points.txt")
+    assert f"{server_module.AUDIT_PLUGIN} = " in declared.read_text()
 
 
 def test_what_the_launch_sets_is_set_and_its_pythonpath_comes_after_ours() -> None:

@@ -338,7 +338,10 @@ def test_bad_input_is_exit_2_and_a_failed_proof_1(
     assert captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("argv", [["pad"], ["pad", "x", "--for-tp", "0"], ["grow", "x"]])
+@pytest.mark.parametrize(
+    "argv",
+    [["pad"], ["pad", "x", "--for-tp", "0"], ["pad", "x", "--for-tp", "9999"], ["grow", "x"]],
+)
 def test_a_wrong_command_line_is_exit_2(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(argv)

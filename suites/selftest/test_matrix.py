@@ -1,0 +1,121 @@
+"""The matrix: what belongs to a run, what it is called, and what is built how often."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fixtures import matrix as module
+from fixtures.errors import InputError
+from fixtures.matrix import Matrix, given_variants
+from fixtures.planner import Platform
+from suites.selftest.tiny import Tiny
+
+
+def matrix_of(checkpoint: str | Path, *tps: int, platform: Platform = "cuda") -> Matrix:
+    return Matrix(str(checkpoint), ["padded", "trimmed"], tps, platform, {}, lambda _: None)
+
+
+def unneeded(found: Matrix) -> dict[str, str | None]:
+    return {name: variant.unneeded for name, variant in found.variants.items()}
+
+
+def test_sizes_are_in_order_and_each_is_there_once() -> None:
+    found = matrix_of("miniature:awq", 8, 1, 2, 8)
+    assert found.tps == (1, 2, 8)
+    assert [cell.id for cell in found.cells][:3] == ["original-tp1", "original-tp2", "original-tp8"]
+
+
+def test_a_width_that_shards_needs_no_variant() -> None:
+    assert "shards as it is" in str(unneeded(matrix_of("miniature:none", 1, 2))["padded"])
+    assert unneeded(matrix_of("miniature:awq", 1, 2)) == dict.fromkeys(
+        ("original", "padded", "trimmed")
+    )
+
+
+def test_a_vision_tower_that_does_not_shard_is_not_repaired_by_a_width(tmp_path: Path) -> None:
+    source = Tiny(quant="none", intermediate=256, nested=True).write(tmp_path / "source")
+    found = matrix_of(source, 16)
+    assert "visual.blocks.*.mlp.down_proj" in {
+        obstacle.layer for cell in found.cells for obstacle in cell.plan.obstacles
+    }
+    assert "shards as it is" in str(unneeded(found)["padded"])
+
+
+def test_a_width_that_cannot_be_repaired_ends_a_variant_and_not_the_run(tmp_path: Path) -> None:
+    one_group = Tiny(intermediate=32).write(tmp_path / "one-group")
+    found = unneeded(matrix_of(one_group, 1, 2))
+    assert found["padded"] is None
+    assert "32 cannot be trimmed" in str(found["trimmed"])
+    source = Tiny(intermediate=128).write(tmp_path / "torn-group")
+    (source / "config.json").write_text(json.dumps(Tiny(intermediate=128, group=96).config()))
+    assert "not a multiple of group size 96" in str(unneeded(matrix_of(source, 1, 2))["padded"])
+
+
+def test_sizes_that_no_width_can_serve_together_do_not_end_the_run() -> None:
+    found = matrix_of("miniature:awq", 1, 1013, 1019, 1021)
+    assert "Ask for fewer sizes" in str(unneeded(found)["padded"])
+
+
+@pytest.mark.parametrize("error", [InputError("no space"), PermissionError("read-only")])
+def test_a_build_that_failed_is_not_tried_again(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Path] = []
+
+    def fails(_: Path, out: Path, *, to: int) -> None:
+        assert to == 128
+        tried.append(out)
+        raise error
+
+    monkeypatch.setattr(module, "build_padded", fails)
+    found = matrix_of(Tiny().write(tmp_path / "source"), 1, 2, 4)
+    for _ in range(2):
+        with pytest.raises(type(error), match=str(error)):
+            found.directory("padded")
+    assert len(tried) == 1
+
+
+def test_given_variants_are_named_directories() -> None:
+    assert given_variants(["mine=/a", "padded=b=c"]) == {"mine": Path("/a"), "padded": Path("b=c")}
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("mine", "expected NAME=DIR"),
+        ("mine=", "expected NAME=DIR"),
+        ("a-b=/a", "expected NAME=DIR"),
+        ("original=/a", "--checkpoint"),
+        *(
+            (f"{name}=/a", f"{name} means something else")
+            for name in (
+                "_mine",
+                "skip",
+                "skipif",
+                "xfail",
+                "parametrize",
+                "usefixtures",
+                "filterwarnings",
+                "plan",
+                "sharding",
+                "numerics",
+                "latency",
+                "throughput",
+                "tp2",
+                "tp16",
+                "not",
+            )
+        ),
+    ],
+)
+def test_names_that_select_something_else_are_refused(option: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        given_variants([option])
+
+
+def test_a_name_given_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="given twice"):
+        given_variants(["mine=/a", "mine=/b"])
