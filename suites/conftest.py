@@ -162,3 +162,12 @@ def measured(answering: Cell, request: pytest.FixtureRequest, baseline: Baseline
     if baseline.broken is not None:
         pytest.fail(f"{answering.id} cannot be compared: {baseline.broken}", pytrace=False)
     return server
+
+
+@pytest.fixture
+def sound(answering: Cell, request: pytest.FixtureRequest) -> Server:
+    """A live server whose speed is worth knowing: it is not planned to answer wrongly."""
+    if answering.plan.failure_class == "silent":
+        pytest.skip(f"{answering.id} is planned to answer wrongly: its speed is of no use")
+    server: Server = request.getfixturevalue("measured")
+    return server

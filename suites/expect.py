@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -16,7 +17,8 @@ import pytest
 
 from fixtures.coverage import Coverage
 from fixtures.matrix import Cell
-from fixtures.running import Running
+from fixtures.running import Running, cause_in
+from fixtures.serving.client import Stream
 from reports.record import Outcome, RecordRow, Row
 from reports.statistics import Interval, cluster_bootstrap, verdict_lower, verdict_upper
 from suites.numerics import DEFINITIONS, Differences
@@ -59,6 +61,15 @@ class Rows:
         if bad:
             self.bad.append(sentence(row))
         return row
+
+    def add_measured(
+        self, claim: str, outcome: Outcome, interval: Interval, limit: float | None, **fields: Any
+    ) -> None:
+        """Record a number with its interval; without a limit it says that it is only recorded."""
+        if limit is None:
+            fields["reason"] = RECORDED
+        fields |= {"value": interval.value, "low": interval.low, "high": interval.high}
+        self.add(claim, outcome, limit=limit, n=interval.n, **fields)
 
     def settle(self) -> None:
         """Fail with every bad row, each on its own line."""
@@ -231,31 +242,24 @@ def expect_close(
             interval = _metric(metric, documents)
             limit = limits.get(metric)
             outcome: Outcome = "passed" if limit is None else judge(interval, limit)
-            rows.add(
+            rows.add_measured(
                 f"{prefix}/{stratum}/{metric}",
                 outcome,
-                value=interval.value,
-                low=interval.low,
-                high=interval.high,
-                n=interval.n,
+                interval,
+                limit,
                 unit="1" if metric == "same_top" else "nat",
-                limit=limit,
                 better="higher" if metric == "same_top" else None if floor else "lower",
                 definition=f"{DEFINITIONS[metric]}; against {against}",
-                reason=RECORDED if limit is None else None,
                 advice=_far(outcome, against),
             )
         if floor is not None:
             interval = _metric("rms_d", documents)
-            rows.add(
+            rows.add_measured(
                 f"{prefix}/{stratum}/told_apart",
                 verdict_lower(interval, floor),
-                value=interval.value,
-                low=interval.low,
-                high=interval.high,
-                n=interval.n,
+                interval,
+                floor,
                 unit="nat",
-                limit=floor,
                 definition=f"{DEFINITIONS['rms_d']}; against {against}; must exceed the limit",
                 advice="A changed checkpoint that cannot be told apart means this comparison is "
                 "blind, or the variant is the original under another name",
@@ -284,15 +288,12 @@ def expect_caught(
     rows = Rows(record, cell.id)
     for stratum, documents in strata.items():
         interval = _metric("rms_d", documents)
-        rows.add(
+        rows.add_measured(
             f"numerics/{stratum}/caught",
             verdict_lower(interval, limit),
-            value=interval.value,
-            low=interval.low,
-            high=interval.high,
-            n=interval.n,
+            interval,
+            limit,
             unit="nat",
-            limit=limit,
             reason="planned to answer wrongly; the difference must exceed the limit of a good cell",
             definition=f"{DEFINITIONS['rms_d']}; against {against}; must exceed the limit",
         )
@@ -327,19 +328,32 @@ def expect_within(
         outcome = (verdict_lower if floor else verdict_upper)(interval, limit)
     if outcome == "inconclusive":
         advice = "The interval straddles the budget: more requests would decide"
-    rows.add(
+    rows.add_measured(
         claim,
         outcome,
-        value=interval.value,
-        low=interval.low,
-        high=interval.high,
-        n=interval.n,
+        interval,
+        limit,
         unit=unit,
-        limit=limit,
         better="higher" if floor else "lower",
         definition=definition,
-        reason=RECORDED if limit is None else None,
         advice=advice,
+    )
+
+
+def expect_answered(rows: Rows, claim: str, streams: Sequence[Stream], log: Path) -> None:
+    """Every request got a whole answer in time; the first that did not says why."""
+    failed = [stream for stream in streams if stream.error is not None]
+    rows.add(
+        claim,
+        "failed" if failed else "passed",
+        value=float(len(failed)),
+        unit="request",
+        n=len(streams),
+        limit=0.0,
+        better="lower",
+        definition="requests without a complete answer before the deadline; v1",
+        reason=failed[0].error if failed else None,
+        advice=cause_in(log) if failed else "",
     )
 
 

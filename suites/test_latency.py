@@ -10,14 +10,13 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from fixtures.deployment import PlatformSettings
 from fixtures.matrix import Cell
-from fixtures.running import cause_in
 from fixtures.serving.client import Stream
 from fixtures.serving.server import Server
 from reports.record import RecordRow
 from reports.statistics import quantile_interval, ratio_interval
 from suites.baseline import Baseline
 from suites.corpus import Corpus
-from suites.expect import Rows, expect_baseline, expect_within
+from suites.expect import Rows, expect_answered, expect_baseline, expect_within
 from suites.measure import Ask, measure_latency
 
 pytestmark = pytest.mark.latency
@@ -54,7 +53,7 @@ def timed(benchmark: BenchmarkFixture, ask: Ask, measured: Sequence[str]) -> lis
 
 def test_latency(
     cell: Cell,
-    measured: Server,
+    sound: Server,
     baseline: Baseline,
     corpus: Corpus,
     settings: PlatformSettings,
@@ -62,26 +61,12 @@ def test_latency(
     benchmark: BenchmarkFixture,
 ) -> None:
     """Medians stay within the deployment's budgets, and within its ratios to the baseline."""
-    if cell.plan.failure_class == "silent":
-        pytest.skip(f"{cell.id} is planned to answer wrongly: its speed is of no use")
     budget = settings.latency
     streams = measure_latency(
-        measured, corpus.texts, budget, "cell-l", rounds=partial(timed, benchmark)
+        sound, corpus.texts, budget, "cell-l", rounds=partial(timed, benchmark)
     )
     rows = Rows(record, cell.id)
-    failed = [stream for stream in streams if stream.error is not None]
-    rows.add(
-        "latency/failed_requests",
-        "failed" if failed else "passed",
-        value=float(len(failed)),
-        unit="request",
-        n=len(streams),
-        limit=0.0,
-        better="lower",
-        definition="requests without a complete answer; v1",
-        reason=failed[0].error if failed else None,
-        advice=cause_in(measured.log) if failed else "",
-    )
+    expect_answered(rows, "latency/failed_requests", streams, sound.log)
     for metric, definition in DEFINITIONS.items():
         values = samples(streams, metric)
         if not values:

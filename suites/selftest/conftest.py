@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,10 @@ def deployments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("budgets") / "deployments.toml"
     file.write_text("\n".join(lines))
     return file
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """Children can be interrupted: what a shell starts in the background ignores SIGINT for all."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
