@@ -65,6 +65,14 @@ def test_bad_options_are_one_line_and_a_usage_error(
     assert inner.report is None
 
 
+def test_a_cache_that_cannot_be_kept_is_one_line(tmp_path: Path) -> None:
+    inner = run_inner(tmp_path / "reports", Path("/proc/none"), "-m", "plan and tp1")
+    assert inner.code == 4, inner.output
+    assert "point XDG_CACHE_HOME to a writable directory" in inner.output
+    assert "Traceback" not in inner.output
+    assert "INTERNALERROR" not in inner.output
+
+
 def test_without_an_engine_nothing_is_green(tmp_path: Path, cache: Path) -> None:
     done = subprocess.run(
         pytest_command(f"--reports={tmp_path / 'reports'}"),
