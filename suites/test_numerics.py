@@ -23,6 +23,7 @@ pytestmark = pytest.mark.numerics
 
 REPEAT_LIMIT = 12  # of 32 greedy tokens; garbage repeats one token to the end
 GREEDY_TOKENS = 32
+GREEDY_PROMPTS = 5
 
 
 @pytest.fixture
@@ -149,8 +150,11 @@ def test_sharding_alone(
 def test_no_repeated_token(
     cell: Cell, measured: Server, documents: tuple[Document, ...], record: RecordRow
 ) -> None:
-    """Greedy text does not end in one repeated token, the mark of a broken kernel."""
-    texts = [document.text for document in documents if document.image is None][:3]
+    """Not every greedy answer is one repeated token, the mark of a broken kernel.
+
+    Every one: a healthy model may repeat itself after some prompt, NaN does after each.
+    """
+    texts = [document.text for document in documents if document.image is None][:GREEDY_PROMPTS]
     rows = Rows(record, cell.id)
     runs = []
     for text in texts:
@@ -160,7 +164,7 @@ def test_no_repeated_token(
             rows.settle()
             return
         runs.append(longest_run(written.token_ids))
-    longest = max(runs)
+    longest = min(runs)
     rows.add(
         "numerics/longest_repeat",
         "failed" if longest > REPEAT_LIMIT else "passed",
@@ -169,7 +173,7 @@ def test_no_repeated_token(
         n=len(runs),
         limit=float(REPEAT_LIMIT),
         better="lower",
-        definition=f"longest run of one token in {GREEDY_TOKENS} greedy tokens; v1",
-        advice="One token repeated is how NaN and lost scales look in text",
+        definition=f"longest run of a token in {GREEDY_TOKENS} greedy ones, least of prompts; v1",
+        advice="One token repeated in every answer is how NaN and lost scales look in text",
     )
     rows.settle()
