@@ -40,14 +40,10 @@ def corpus() -> Corpus:
     return read_corpus()
 
 
-def _has_vision(state: State) -> bool:
-    return state.matrix.original.vision is not None
-
-
 @pytest.fixture(scope="session")
 def documents(corpus: Corpus, state: State) -> tuple[Document, ...]:
     """The documents this model can be asked: no pictures for a model that cannot see."""
-    return corpus.documents if _has_vision(state) else corpus.texts
+    return corpus.texts if state.matrix.original.vision is None else corpus.documents
 
 
 @pytest.fixture(scope="session")
@@ -78,11 +74,11 @@ def prerequisites(
             suite: any(cell.answers for cell in selected(request.session, suite))
             for suite in ("numerics", "latency", "throughput")
         }
-        key = ""
-        if wanted["numerics"]:
-            corpus: Corpus = request.getfixturevalue("corpus")
-            key = _key(state, corpus)
-            baseline.scores = load(_folder(), key) if state.command is None else None
+        key = None
+        if wanted["numerics"] and state.command is None:
+            # A custom command has no version to tell its answers by: it is scored anew.
+            key = _key(state, request.getfixturevalue("corpus"))
+            baseline.scores = load(_folder(), key)
         settings = state.settings
         compared = {
             "latency": bool(
@@ -104,7 +100,7 @@ def prerequisites(
             return
         if wanted["numerics"] and baseline.scores is None:
             baseline.scores = score_corpus(running.server, request.getfixturevalue("documents"))
-            if state.command is None:  # a custom command has no version to tell its answers by
+            if key is not None:
                 store(_folder(), key, baseline.scores)
         texts = request.getfixturevalue("corpus").texts if timed else ()
         if "latency" in timed:
@@ -133,7 +129,6 @@ def _key(state: State, corpus: Corpus) -> str:
         {
             "checkpoint": state.matrix.digest,
             "engine": state.engine_json,
-            "command": state.command,
             "arguments": state.settings.arguments,
             "environment": answer_deciding(state.settings.environment),
             "corpus": corpus.digest,

@@ -7,10 +7,10 @@ red test names claim, observed value with its interval, limit, and what to do ab
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -27,12 +27,6 @@ CONFIDENCE = 0.98  # two-sided: each bound is a one-sided 99 % bound
 SEED = 20
 RESAMPLES = 2000
 RECORDED = "recorded; deployments.toml sets no limit for it"
-
-
-class Ask(Protocol):
-    """What a row's numbers are judged by."""
-
-    def __call__(self, interval: Interval, limit: float) -> Outcome: ...
 
 
 @dataclass(slots=True)
@@ -230,7 +224,7 @@ def expect_close(
 ) -> None:
     """Every stratum's metrics within their limits; `floor` is what RMS d must *exceed*."""
     rows = Rows(record, cell.id)
-    judges: dict[Metric, Ask] = {
+    judges: dict[Metric, Callable[[Interval, float], Outcome]] = {
         "mean_d": _within,
         "rms_d": verdict_upper,
         "max_abs_d": _point,

@@ -65,6 +65,18 @@ def pytest_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pytest", *without, *arguments]
 
 
+def run_pytest(cache: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """An inner pytest, run to its end."""
+    return subprocess.run(
+        pytest_command(*arguments),
+        cwd=ROOT,
+        env=environment(cache),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+
+
 def run_inner(
     reports: Path, cache: Path, *arguments: str, behaviours: Sequence[str] = (), **files: Path
 ) -> Inner:
@@ -72,14 +84,7 @@ def run_inner(
     options = [f"--reports={reports}", "--platform=cpu"]
     options.append(f"--server-command={server_command(behaviours)}")
     options += [f"--{name}={path}" for name, path in files.items()]
-    done = subprocess.run(
-        pytest_command(*options, *arguments),
-        cwd=ROOT,
-        env=environment(cache),
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-    )
+    done = run_pytest(cache, *options, *arguments)
     report = reports / "report.json"
     document = json.loads(report.read_text()) if report.exists() else None
     return Inner(done.returncode, done.stdout + done.stderr, document)

@@ -17,29 +17,20 @@ from suites.selftest.runs import (
     environment,
     pytest_command,
     run_inner,
+    run_pytest,
     server_command,
 )
 from suites.selftest.stubbed import files_made, listens
 
 
 def test_too_few_gpus_are_rows_and_under_strict_matrix_errors(tmp_path: Path, cache: Path) -> None:
-    options = ("--platform=cuda", "-m", "padded and tp8 and plan")
     reports = tmp_path / "reports"
-    command = pytest_command(f"--reports={reports}", *options)
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(cache), capture_output=True, text=True, timeout=60
-    )
+    options = (f"--reports={reports}", "--platform=cuda", "-m", "padded and tp8 and plan")
+    done = run_pytest(cache, *options)
     assert "needs 8 GPUs; this machine has" in (reports / "report.json").read_text()
     assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout
     assert "nothing was proven" in done.stdout
-    strict = subprocess.run(
-        [*command, "--strict-matrix"],
-        cwd=ROOT,
-        env=environment(cache),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    strict = run_pytest(cache, *options, "--strict-matrix")
     assert strict.returncode == 1
     assert "--strict-matrix accepts no gaps" in strict.stdout
 
@@ -74,14 +65,7 @@ def test_a_cache_that_cannot_be_kept_is_one_line(tmp_path: Path) -> None:
 
 
 def test_without_an_engine_nothing_is_green(tmp_path: Path, cache: Path) -> None:
-    done = subprocess.run(
-        pytest_command(f"--reports={tmp_path / 'reports'}"),
-        cwd=ROOT,
-        env=environment(cache),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = run_pytest(cache, f"--reports={tmp_path / 'reports'}")
     assert done.returncode == 4
     assert "no vLLM is installed" in done.stderr
     assert "tox -e cpu" in done.stderr

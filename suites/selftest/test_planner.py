@@ -13,8 +13,8 @@ import pytest
 from fixtures import planner, rules
 from fixtures.checkpoint.config import ModelConfig, parse_config
 from fixtures.miniature import Recipe, config_json
-from fixtures.planner import FailureClass, Platform, plan, resized
-from fixtures.rules import Obstacle
+from fixtures.prediction import plan, regrouped, resized
+from fixtures.rules import RULES, FailureClass, Obstacle, Platform
 
 MINIATURE = parse_config(config_json(Recipe()), source="miniature")
 UNQUANTIZED = parse_config(config_json(Recipe(quant="none")), source="miniature")
@@ -115,7 +115,7 @@ def test_every_repair_offered_serves(tp: int, platform: Platform) -> None:
         model: ModelConfig = {
             "pad": resized(LARGE, repair.to),
             "trim": resized(LARGE, repair.to),
-            "regroup": planner.regrouped(LARGE, repair.to),
+            "regroup": regrouped(LARGE, repair.to),
             "smaller_tp": LARGE,
         }[repair.kind]
         at = repair.to if repair.kind == "smaller_tp" else tp
@@ -128,7 +128,7 @@ def test_the_smallest_padding_of_the_72b_width_is_the_makers() -> None:
 
 
 def test_a_rule_names_its_place_in_the_engine() -> None:
-    assert all(rule.source for rule in planner.RULES)
+    assert all(rule.source for rule in RULES)
 
 
 # What `fixtures.serving.log.reason` found: the first four in logs of real servers, the rest are the
