@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.checkpoint.config import QuantConfig, VisionConfig, parse_config, with_intermediate
+from fixtures.checkpoint.config import VisionConfig, parse_config, with_intermediate
+from fixtures.checkpoint.quantization import QuantConfig
 from fixtures.errors import InputError
 
 FLAT: dict[str, Any] = {
@@ -95,8 +96,8 @@ def test_autoawq_names_of_the_quantization_fields_are_read() -> None:
 @pytest.mark.parametrize(
     ("data", "names"),
     [
-        (quantized(quant_method="gptq"), ["quant_method", "'gptq'", "'awq'"]),
-        (quantized(quant_method="compressed-tensors"), ["'compressed-tensors'"]),
+        (quantized(quant_method="hqq"), ["quant_method", "'hqq'", "'awq'", "'gptq'"]),
+        (quantized(quant_method="compressed-tensors"), ["config_groups"]),
         (quantized(quant_method=None), ["quant_method", "None"]),
         (quantized(bits=8), ["bits", "8", "4"]),
         (quantized(version="gemv"), ["version", "'gemv'", "'gemm'"]),
@@ -105,7 +106,7 @@ def test_autoawq_names_of_the_quantization_fields_are_read() -> None:
         (quantized(zero_point="yes"), ["zero_point", "'yes'"]),
         (quantized(modules_to_not_convert="visual"), ["modules_to_not_convert"]),
         (changed(quantization_config=[]), ["quantization_config", "[]"]),
-        (changed(architectures=["Qwen2MoeForCausalLM"]), ["'Qwen2MoeForCausalLM'", "LlamaFor"]),
+        (changed(architectures=["Qwen2MoeForCausalLm"]), ["Did you mean Qwen2MoeForCausalLM"]),
         (changed(architectures=None), ["architectures", "None"]),
         (changed(model_type=7), ["model_type", "7"]),
         (changed(intermediate_size=None), ["intermediate_size", "missing"]),

@@ -14,7 +14,8 @@ from fixtures.checkpoint.config import parse_config
 from fixtures.coverage import Coverage, Finding
 from fixtures.matrix import Cell
 from fixtures.miniature import Recipe, config_json
-from fixtures.prediction import plan, resized
+from fixtures.prediction import plan
+from fixtures.repairs import resized
 from fixtures.running import Running
 from fixtures.serving.server import Refused
 from reports.record import Row

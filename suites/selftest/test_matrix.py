@@ -10,7 +10,7 @@ import pytest
 from fixtures import matrix as module
 from fixtures.errors import InputError
 from fixtures.matrix import Matrix, given_variants
-from fixtures.rules import Platform
+from fixtures.platforms import Platform
 from suites.selftest.tiny import Tiny
 
 

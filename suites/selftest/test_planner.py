@@ -12,9 +12,12 @@ import pytest
 
 from fixtures import planner, rules
 from fixtures.checkpoint.config import ModelConfig, parse_config
+from fixtures.layer_rules import LAYER_RULES
 from fixtures.miniature import Recipe, config_json
-from fixtures.prediction import plan, regrouped, resized
-from fixtures.rules import RULES, FailureClass, Obstacle, Platform
+from fixtures.platforms import FailureClass, Platform
+from fixtures.prediction import plan
+from fixtures.repairs import regrouped, resized
+from fixtures.rules import MODEL_RULES, Obstacle, Setup
 
 MINIATURE = parse_config(config_json(Recipe()), source="miniature")
 UNQUANTIZED = parse_config(config_json(Recipe(quant="none")), source="miniature")
@@ -105,7 +108,10 @@ def test_the_vision_tower_binds_too() -> None:
         resized(MINIATURE, 1024), vision=replace(MINIATURE.vision, intermediate_size=3420)
     )
     cell = plan(model, tp=8, platform="cuda")
-    assert [obstacle.layer for obstacle in cell.obstacles] == ["visual.blocks.*.mlp.down_proj"]
+    assert {obstacle.layer for obstacle in cell.obstacles} == {
+        f"visual.blocks.*.mlp.{name}_proj" for name in ("gate", "up", "down")
+    }
+    assert cell.repairs[0].kind == "encoder_data_parallel"
 
 
 @pytest.mark.parametrize("tp", [2, 4, 8])
@@ -116,19 +122,20 @@ def test_every_repair_offered_serves(tp: int, platform: Platform) -> None:
             "pad": resized(LARGE, repair.to),
             "trim": resized(LARGE, repair.to),
             "regroup": regrouped(LARGE, repair.to),
-            "smaller_tp": LARGE,
-        }[repair.kind]
-        at = repair.to if repair.kind == "smaller_tp" else tp
-        assert plan(model, tp=at, platform=platform).serves, repair
+        }.get(repair.kind, LARGE)
+        sizes = {"smaller_tp": (repair.to, 1), "pipeline_parallel": (1, repair.to)}
+        size, stages = sizes.get(repair.kind, (tp, 1))
+        assert plan(model, tp=size, pp=stages, platform=platform).serves, repair
 
 
 def test_the_smallest_padding_of_the_72b_width_is_the_makers() -> None:
     repairs = {repair.kind: repair.to for repair in plan(LARGE, tp=8, platform="cuda").repairs}
-    assert repairs == {"pad": 29696, "trim": 28672, "smaller_tp": 1}
+    assert repairs == {"pad": 29696, "pipeline_parallel": 8, "smaller_tp": 1, "trim": 28672}
 
 
 def test_a_rule_names_its_place_in_the_engine() -> None:
-    assert all(rule.source for rule in RULES)
+    assert all(rule.source for rule in MODEL_RULES)
+    assert all(rule.source for rule in LAYER_RULES)
 
 
 # What `fixtures.serving.log.reason` found: the first four in logs of real servers, the rest are the
@@ -189,14 +196,14 @@ def test_the_engines_own_reason_confirms_the_obstacle_and_another_does_not(
 @pytest.mark.parametrize(
     ("skipped", "bound"),
     [
-        ("visual", {"gate_proj", "down_proj"}),
-        ("mlp.down_proj", {"gate_proj"}),
+        ("visual", {"down_proj"}),
+        ("mlp.down_proj", set()),
         ("mlp", set()),
-        ("model.layers.0.mlp.down_proj", {"gate_proj", "down_proj"}),
+        ("model.layers.0.mlp.down_proj", {"down_proj"}),
     ],
 )
 def test_a_layer_left_out_by_the_quantizer_has_no_groups(skipped: str, bound: set[str]) -> None:
-    model = replace(MINIATURE, quant=replace(MINIATURE.quant, not_converted=(skipped,)))
+    model = replace(MINIATURE, quant=replace(MINIATURE.quant, not_converted=("visual", skipped)))
     found = plan(model, tp=8, platform="cpu").obstacles
     assert {obstacle.layer.rpartition(".")[2] for obstacle in found} == bound
 
@@ -213,7 +220,7 @@ def test_the_command_line_prints_a_verdict_per_tp(
     obstacle = document["cells"][1]["obstacles"][0]
     assert obstacle["rule"] == "group_straddles_rank"
     assert sorted(obstacle) == [
-        *("failure_class", "granule", "layer", "message", "per_rank", "rule", "size")
+        *("failure_class", "granule", "layer", "message", "per_rank", "rule", "size", "source")
     ]
 
 
@@ -237,11 +244,12 @@ def test_sizes_no_deployment_has_are_refused(tp: str, capsys: pytest.CaptureFixt
 def test_every_size_there_is_takes_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def counted(model: ModelConfig, tp: int, platform: Platform) -> Iterator[Obstacle]:
-        asked.append(tp)
-        yield from rules.obstacles(model, tp, platform)
+    def counted(model: ModelConfig, setup: Setup) -> Iterator[Obstacle]:
+        asked.append(setup)
+        yield from rules.obstacles(model, setup)
 
     monkeypatch.setattr("fixtures.prediction.obstacles", counted)
+    monkeypatch.setattr("fixtures.repairs.obstacles", counted)
     for tp in planner.tp_list(",".join(map(str, range(1, 1025)))):
         plan(LARGE, tp=tp, platform="cpu")
     assert len(asked) < 1024 * 20

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.checkpoint.config import UNQUANTIZED, QuantConfig, parse_config
+from fixtures.checkpoint.config import parse_config
 from fixtures.checkpoint.layout import Place, place
+from fixtures.checkpoint.quantization import UNQUANTIZED, QuantConfig
 from fixtures.checkpoint.resize import resize_tensor, resized_shape
 from fixtures.checkpoint.widths import check_width, padded_width, trimmed_width
 from fixtures.errors import InputError
