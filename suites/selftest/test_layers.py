@@ -17,6 +17,7 @@ LAYERS = {
     "fixtures.checkpoint": PURE,
     "fixtures.checkpoint.linear": EFFECTS,
     "fixtures.checkpoint.tensors": EFFECTS,
+    "fixtures.commands": PURE,
     "fixtures.coverage": PURE,
     "fixtures.errors": PURE,
     "fixtures.kernels": PURE,
