@@ -29,6 +29,7 @@ LAYERS = {
     "fixtures.repairs": PURE,
     "fixtures.rules": PURE,
     "fixtures.tokenizer": PURE,
+    "fixtures.verdicts": PURE,
     "reports": PURE,
     "reports.plugin": GLUE,
     "suites": CLAIMS,
