@@ -1,0 +1,118 @@
+"""The planner's output: a table a person can act on, a document a program can."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fixtures import planner
+from suites.selftest.configs import GEMMA_4B, QWEN2_VL_72B, Config, quantized
+from suites.selftest.runs import ROOT
+
+
+def written(tmp_path: Path, config: Config, name: str = "model") -> Path:
+    directory = tmp_path / name
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    return written(tmp_path, quantized(QWEN2_VL_72B, "awq"), "72b")
+
+
+def document(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_table_says_what_binds_and_what_to_do(
+    large: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert planner.main([str(large)]) == 1
+    shown = capsys.readouterr().out
+    assert "cuts 29568 features into 3696 per rank, not a multiple of group size 128" in shown
+    assert f"python -m fixtures.variants pad {large} --out {large}-padded-29696 --to 29696" in shown
+    assert f"vllm serve {large} --tensor-parallel-size 1 --pipeline-parallel-size 2" in shown
+    assert "One width for all of them: pad to 29696." in shown
+    assert "another model's" in shown
+    assert "\x1b[" not in shown
+
+
+def test_a_command_is_never_broken_over_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    directory = written(tmp_path, quantized(QWEN2_VL_72B, "awq"), "long-name-" * 12)
+    planner.main([str(directory), "--tp", "8"])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.endswith("--to 29696") and "variants pad" in line for line in lines)
+
+
+def test_the_document_has_every_obstacle_repair_and_command(
+    large: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert planner.main([str(large), "--json", "--capability", "8.0"]) == 1
+    found = document(capsys)
+    assert found["engine"] == {
+        "name": "vllm",
+        "version": "0.32.0",
+        "platform": "cuda",
+        "compute_capability": "8.0",
+    }
+    cells = {cell["tp"]: cell for cell in found["cells"]}
+    assert cells[1]["serves"] is True
+    assert cells[1]["command"] == f"vllm serve {large} --tensor-parallel-size 1"
+    assert cells[2]["command"] is None
+    obstacle = cells[2]["obstacles"][0]
+    assert (obstacle["size"], obstacle["per_rank"], obstacle["granule"]) == (29568, 14784, 128)
+    repairs = {repair["kind"]: repair for repair in cells[2]["repairs"]}
+    assert list(repairs) == ["pad", "regroup", "pipeline_parallel", "smaller_tp", "trim"]
+    assert repairs["regroup"]["command"] is None
+    assert repairs["trim"]["exact"] is False
+
+
+def test_several_checkpoints_are_planned_at_once(
+    large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gemma = written(tmp_path, GEMMA_4B)
+    assert planner.main([str(large), str(gemma), "--tp", "1", "--json"]) == 0
+    found = document(capsys)
+    assert [one["checkpoint"] for one in found] == [str(large), str(gemma)]
+    assert "num_attention_heads = 8" in found[1]["assumed"]
+
+
+def test_one_bad_checkpoint_does_not_hide_the_others(
+    large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert planner.main([str(large), str(tmp_path / "absent")]) == 2
+    shown = capsys.readouterr()
+    assert "29696" in shown.out
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("capability", ["9", "nine", "9.0.1", "", "x" * 5000])
+def test_a_capability_that_is_none_is_refused(
+    capability: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        planner.main(["DIR", "--capability", capability])
+    assert left.value.code == 2
+    assert "such as 9.0 (H100)" in capsys.readouterr().err
+
+
+def test_planning_imports_no_tensor_library_and_no_engine() -> None:
+    code = (
+        "import sys, fixtures.planner; "
+        "print([m for m in ('torch', 'transformers', 'vllm', 'datasets') if m in sys.modules])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout.strip() == "[]"
