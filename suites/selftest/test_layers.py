@@ -18,6 +18,7 @@ LAYERS = {
     "fixtures.checkpoint.linear": EFFECTS,
     "fixtures.checkpoint.tensors": EFFECTS,
     "fixtures.coverage": PURE,
+    "fixtures.dry_findings": PURE,
     "fixtures.errors": PURE,
     "fixtures.plugin": GLUE,
     "fixtures.prediction": PURE,
