@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from fixtures.dry import DryEngine, DryVerdict, Headers
-from fixtures.miniature import Recipe, config_json, tensors
+from fixtures.dry import DryEngine, DryVerdict
+from fixtures.miniature import Recipe
+from suites.dry.checkpoints import headers, outcome, text_config, text_headers, vision_config
 
 pytestmark = pytest.mark.dry
 
@@ -24,46 +25,10 @@ LARGE = Recipe(
 NO_KERNEL = "Failed to find a kernel that can implement the WNA16 linear layer"
 
 
-def headers(recipe: Recipe) -> Headers:
-    return {tensor.name: (tensor.dtype, tensor.shape) for tensor in tensors(recipe)}
-
-
-def vision_config(recipe: Recipe) -> dict[str, object]:
-    config = config_json(recipe)
-    text = config["text_config"]
-    assert isinstance(text, dict)
-    # Half a head's dimensions, divided between time, height and width.
-    half = recipe.hidden_size // recipe.heads // 2
-    section = [half // 4, half * 3 // 8, half * 3 // 8]
-    rope = text["rope_parameters"] | {"mrope_section": section}
-    return config | {"text_config": text | {"rope_parameters": rope}}
-
-
-def text_config(recipe: Recipe) -> dict[str, object]:
-    """The same decoder without eyes, as Qwen2."""
-    config = config_json(recipe)
-    text = config["text_config"]
-    assert isinstance(text, dict)
-    rope = {"rope_theta": 1000000.0, "rope_type": "default"}
-    own = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "rope_parameters": rope}
-    shared = ("dtype", "quantization_config", "tie_word_embeddings")
-    return text | {key: config[key] for key in shared} | own
-
-
-def text_headers(recipe: Recipe) -> Headers:
-    return {name: of for name, of in headers(recipe).items() if not name.startswith("visual.")}
-
-
 def asked(engine: DryEngine, recipe: Recipe, tp: int, *, vision: bool = True) -> DryVerdict:
     if vision:
         return engine.ask(vision_config(recipe), headers(recipe), tp)
     return engine.ask(text_config(recipe), text_headers(recipe), tp)
-
-
-def outcome(verdict: DryVerdict) -> str:
-    if verdict.raised is not None:
-        return verdict.raised.stage
-    return ",".join(sorted({finding.kind for finding in verdict.dropped})) or "whole"
 
 
 @pytest.mark.parametrize("vision", [True, False], ids=["qwen2.5-vl", "qwen2"])

@@ -50,6 +50,10 @@ CASES: dict[str, tuple[str, list[list[object]]]] = {
         [["a", [0, 2], [4, 4], [0, 0], [4, 4]]],
     ),
     "a row repeated": ("p[:1].copy_(a[1])", [["a", [1, 0], [1, 6], [0, 0], [1, 6]]]),
+    "each row twice, two rows taken": (
+        "p[:2].copy_(a.repeat_interleave(2, dim=0)[2:4])",
+        [["a", [1, 0], [1, 6], [0, 0], [2, 6]]],
+    ),
     "reshaped": ("p[:6, :4].copy_(a.reshape(6, 4))", [["a", [0, 0], [4, 6], [0, 0], [6, 4]]]),
     "no box": ("p[0].copy_(a.flatten()[3:9])", [["a", None, None, [0, 0], [1, 6]]]),
     "nothing of the checkpoint": ("p.copy_(torch.zeros(8, 6, device='meta'))", []),
