@@ -19,6 +19,7 @@ LAYERS = {
     "fixtures.checkpoint.tensors": EFFECTS,
     "fixtures.commands": PURE,
     "fixtures.coverage": PURE,
+    "fixtures.dry_findings": PURE,
     "fixtures.errors": PURE,
     "fixtures.kernels": PURE,
     "fixtures.layer_rules": PURE,
