@@ -113,7 +113,7 @@ def expect_stage(record: RecordRow, running: Running) -> None:
     elif planned in (None, "silent") or any(
         re.search(obstacle.says, seen)
         for obstacle in plan.obstacles
-        if obstacle.failure_class == planned
+        if plan.fails_at(obstacle) == planned
     ):
         outcome: Outcome = "passed" if planned is None else "refused_as_planned"
         rows.add("sharding/stage", outcome, reason=f"{summary.rstrip('.')}. Observed: {seen}")
@@ -138,17 +138,18 @@ def expect_shards(record: RecordRow, running: Running) -> None:
         "better": "exact",
         "definition": "share of checkpoint elements held by as many ranks as planned; v1",
     }
-    planned = running.cell.plan.binding
-    loses = planned is not None and planned.failure_class in ("silent", "first_request")
+    plan = running.cell.plan
+    lossy = [o.layer for o in plan.obstacles if o.failure_class in ("silent", "first_request")]
     outcome: Outcome
     reason, advice = found.summary(), ""
     if not found.proven:
         outcome = "invalid"
         advice = f"The recorder did not run in every worker: read {running.log}"
-    elif planned is not None and loses:
-        outcome = "refused_as_planned" if _loses_rows_of(planned.layer, found) else "failed"
-        if outcome == "failed":
-            reason = f"the plan says {planned.layer} loses rows, and it does not: {reason}"
+    elif lossy:
+        whole = [layer for layer in lossy if not _loses_rows_of(layer, found)]
+        outcome = "failed" if whole else "refused_as_planned"
+        if whole:
+            reason = f"the plan says {whole[0]} loses rows, and it does not: {reason}"
     else:
         outcome = "passed" if found.complete else "failed"
         advice = "The ranks do not hold this checkpoint: its answers are not to be trusted"

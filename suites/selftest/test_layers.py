@@ -22,6 +22,7 @@ LAYERS = {
     "fixtures.plugin": GLUE,
     "fixtures.prediction": PURE,
     "fixtures.rules": PURE,
+    "fixtures.stages": PURE,
     "fixtures.tokenizer": PURE,
     "reports": PURE,
     "reports.plugin": GLUE,
