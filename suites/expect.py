@@ -15,7 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from fixtures.capacity import SPACE_VARIABLE, Unpredicted, capacity
+from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.coverage import Coverage
+from fixtures.deployment import PlatformSettings
 from fixtures.matrix import Cell
 from fixtures.running import Running, cause_in
 from fixtures.serving.client import Stream
@@ -173,6 +176,38 @@ def _loses_rows_of(layer: str, found: Coverage) -> bool:
     module = layer.rpartition("*")[2]
     dropped = (finding.tensor for finding in found.findings if finding.kind == "dropped")
     return any(f"{module}." in tensor for tensor in dropped)
+
+
+def expect_capacity(record: RecordRow, running: Running, settings: PlatformSettings) -> None:
+    """The engine's own count of the tokens it has room for is the planner's, within 1 %."""
+    cell = running.cell
+    rows = Rows(record, cell.id)
+    model = read_checkpoint(running.model).config
+    found = capacity(running.log.read_text(errors="replace"), model, cell.plan, settings)
+    if isinstance(found, Unpredicted):
+        pytest.skip(found.reason)
+    if found is None and running.observed == "warmup":
+        pytest.skip(f"{cell.id} was refused before it counted its cache")
+    if found is None:
+        reason = "the engine came so far without a line that tells its capacity"
+        rows.add("sharding/capacity", "invalid", reason=reason, advice=f"Read {running.log}")
+        rows.settle()
+        return
+    memory = {"cpu": SPACE_VARIABLE, "cuda": "the memory its log says is available for it"}
+    rows.add(
+        "sharding/capacity",
+        "passed" if abs(found.ratio - 1) <= found.tolerance else "failed",
+        value=found.ratio,
+        unit="1",
+        n=1,
+        limit=1.0,
+        better="exact" if cell.plan.platform == "cpu" else None,
+        reason=f"room for {found.observed:,} tokens; {found.arithmetic} make {found.predicted:,}",
+        definition="tokens the engine says its KV cache has room for, over those that "
+        f"{memory[cell.plan.platform]} has room for by the model's shapes; within 1 %; v1",
+        advice="The planner's arithmetic is not this engine's: do not size a deployment by it",
+    )
+    rows.settle()
 
 
 # ------------------------------------------------------------------ numerics

@@ -124,6 +124,8 @@ def deceptive(tmp_path_factory: pytest.TempPathFactory, cache: Path, deployments
         "original-tp4": "honest-though-silent",
         "trimmed-tp4": "no-audit",
         "original-tp8": "hang-at-start",
+        "trimmed-tp1": "small-cache",
+        "trimmed-tp2": "no-capacity",
     }
     return run_inner(
         folder / "reports",
@@ -147,6 +149,13 @@ def test_ranks_that_recorded_nothing_prove_nothing(deceptive: Inner) -> None:
     for claim in ("sharding/stage", "sharding/elements"):
         row = deceptive.row("trimmed-tp4", claim)
         assert row["outcome"] in ("failed", "invalid"), row
+
+
+def test_a_cache_of_another_size_than_planned_is_red(deceptive: Inner) -> None:
+    half = deceptive.row("trimmed-tp1", "sharding/capacity")
+    assert (half["outcome"], half["value"]) == ("failed", 0.5)
+    assert "room for 131,072 tokens" in half["reason"]
+    assert deceptive.row("trimmed-tp2", "sharding/capacity")["outcome"] == "invalid"
 
 
 def test_one_lost_row_of_scales_is_red_though_the_answers_are_right(deceptive: Inner) -> None:

@@ -19,6 +19,7 @@ LAYERS = {
     "fixtures.checkpoint.tensors": EFFECTS,
     "fixtures.coverage": PURE,
     "fixtures.errors": PURE,
+    "fixtures.memory": PURE,
     "fixtures.plugin": GLUE,
     "fixtures.prediction": PURE,
     "fixtures.rules": PURE,

@@ -74,6 +74,15 @@ def test_stages_serve_what_ranks_cannot_share_and_move_nothing(whole: Inner) -> 
     assert [row["claim"][-1] for row in held] == ["0", "1"]
 
 
+def test_the_engine_has_room_for_as_many_tokens_as_planned(whole: Inner) -> None:
+    assert whole.report is not None
+    rows = [row for row in whole.report["rows"] if row["claim"] == "sharding/capacity"]
+    assert {row["outcome"] for row in rows if row["value"] is not None} == {"passed"}
+    assert {row["value"] for row in rows} == {1.0, None}
+    lacking = [row["cell"] for row in rows if row["value"] is None]
+    assert lacking == ["original-tp8"]  # refused at load: it has no cache
+
+
 def test_every_row_that_did_not_run_says_why(whole: Inner) -> None:
     assert whole.report is not None
     silent = [r for r in whole.report["rows"] if r["outcome"] == "not_run" and not r["reason"]]
@@ -132,6 +141,7 @@ def test_a_stage_without_a_layer_fails_as_planned(
     assert inner.starts == ["original-pp3"]
     row = inner.row("original-pp3", "sharding/stage")
     assert (row["outcome"], "ZeroDivisionError" in row["reason"]) == ("refused_as_planned", True)
+    assert inner.row("original-pp3", "sharding/capacity")["outcome"] == "not_run"
 
 
 def test_narrowing_runs_only_what_was_asked(tmp_path: Path, cache: Path, deployments: Path) -> None:
