@@ -76,9 +76,9 @@ ADVICE_OTHERWISE = (
 
 def markdown_summary(run: Run) -> str:
     """The sentence and the matrix, for a CI step summary."""
-    tps, body = matrix(run)
+    columns, body = matrix(run)
     lines = ["## shardproof", "", _markdown(sentence(run)), ""]
-    lines += ["| | " + " | ".join(f"tp {tp}" for tp in tps) + " |", "|---" * (len(tps) + 1) + "|"]
+    lines += ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for variant, cells in body:
         shown = [_markdown_cell(cell) if cell else "" for cell in cells]
         lines.append(f"| **{_markdown(variant)}** | " + " | ".join(shown) + " |")
@@ -152,8 +152,8 @@ def rerun(run: Run, cell: Cell, row: Row) -> str:
         while option in arguments:
             del arguments[(at := arguments.index(option)) : at + 2]
     family = row.claim.split("/")[0]
-    marks = [cell.variant, f"tp{cell.tp}", *([family] if family in ADVICE else [])]
-    if cell.tp is not None:
+    if cell.marks:
+        marks = [*cell.marks, *([family] if family in ADVICE else [])]
         arguments += ["-m", " and ".join(marks)]
     return shlex.join(arguments)
 
@@ -187,14 +187,14 @@ def render_page(template: str, **context: object) -> str:
 def render(run: Run) -> str:
     """report.html as text."""
     cells = judged_cells(run)
-    tps, body = matrix(run)
+    columns, body = matrix(run)
     return render_page(
         "report.html.jinja",
         verdict=sentence(run),
         tone=_tone(run, cells),
         facts=run_facts(run),
         deployment=run.header["deployment"],
-        tps=tps,
+        columns=columns,
         body=body,
         # Python's sort keeps the plan's order within the failed and within the rest.
         cells=sorted(cells, key=lambda cell: cell.status != "failed"),

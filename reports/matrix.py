@@ -1,6 +1,6 @@
 """The judgement of a run: one word for each cell, one sentence for all of them.
 
-Each cell of variant × tensor parallel size gets one of six words, judged from
+Each cell of variant × parallel size gets one of six words, judged from
 its rows first and its record second: a failed row is never outvoted, and a cell
 that behaves unlike the plan is FAILED even where no row says so. Whatever shows
 a run (page, CI summary, terminal) shows this judgement and these spellings.
@@ -54,6 +54,7 @@ class Cell:
     name: str
     variant: str
     tp: int | None
+    pp: int
     status: Status
     how: str
     reason: str
@@ -69,6 +70,14 @@ class Cell:
     @property
     def word(self) -> str:
         return WORDS[self.status][1]
+
+    @property
+    def marks(self) -> list[str]:
+        """What selects it from the matrix; empty where nothing is known but a name."""
+        if self.tp is None:
+            return []
+        tp = [] if self.tp == 1 < self.pp else [f"tp{self.tp}"]
+        return [self.variant, *tp, *([f"pp{self.pp}"] if self.pp > 1 else [])]
 
     @property
     def anchor(self) -> str:
@@ -96,14 +105,15 @@ def _judged(
     name: str, entry: Mapping[str, Any] | None, record: CellRecord | None, rows: list[Row]
 ) -> Cell:
     order = list(OUTCOME_WORDS)
-    variant, tp, planned = _identity(name, entry, record)
+    variant, tp, pp, planned = _identity(name, entry, record)
     told = (record and record.planned_reason) or (entry and entry.get("message")) or ""
-    planned_reason = _beyond_the_words(told, variant, tp)
+    planned_reason = _beyond_the_words(told, variant)
     status, how, reason = _judge(planned, record, rows)
     return Cell(
         name=name,
         variant=variant,
         tp=tp,
+        pp=pp,
         status=status,
         how=how,
         reason=reason or (planned_reason if status in ("fails", "caught") else ""),
@@ -114,23 +124,25 @@ def _judged(
     )
 
 
-def _beyond_the_words(reason: str, variant: str, tp: int | None) -> str:
+def _beyond_the_words(reason: str, variant: str) -> str:
     """The plan's reason without "padded at tp=4 is refused at load: ", which is said already."""
-    if reason.rstrip(".") == f"{variant} serves at tp={tp}":
-        return ""
-    return re.sub(rf"^{re.escape(variant)} at tp={tp} [^:]*: ", "", reason)
+    where = rf"^{re.escape(variant)}(?: serves)? at [tp]p=\d+(?:, pp=\d+)?"
+    return re.sub(rf"{where}(?:\.?$| [^:]*: )", "", reason)
 
 
 def _identity(
     name: str, entry: Mapping[str, Any] | None, record: CellRecord | None
-) -> tuple[str, int | None, str | None]:
+) -> tuple[str, int | None, int, str | None]:
+    """Variant, tp, pp, and what was planned."""
     if record is not None:
-        return record.variant, record.tp, record.planned
+        return record.variant, record.tp, record.pp, record.planned
     if entry is not None:
-        return entry["variant"], entry["tp"], entry["failure_class"]
+        return entry["variant"], entry["tp"], entry.get("pp", 1), entry["failure_class"]
     # Rows of a cell that nothing planned and nothing recorded: its name is all there is.
-    match = re.fullmatch(r"(.+)-tp(\d+)", name)
-    return (match[1], int(match[2]), None) if match else (name, None, None)
+    match = re.fullmatch(r"(.+?)(?:-tp(\d+))?(?:-pp(\d+))?", name)
+    if match is None or match[1] == name:
+        return name, None, 1, None
+    return match[1], int(match[2] or 1), int(match[3] or 1), None
 
 
 def _judge(
@@ -224,20 +236,26 @@ def sentence(run: Run) -> str:
     return text
 
 
-def matrix(run: Run) -> tuple[list[int], list[tuple[str, list[Cell | None]]]]:
-    """The columns (tp) and the rows (variant, its cell per column), in the header's order."""
-    cells = {(cell.variant, cell.tp): cell for cell in judged_cells(run) if cell.tp}
+def matrix(run: Run) -> tuple[list[str], list[tuple[str, list[Cell | None]]]]:
+    """The columns (tp 1, tp 2, …, then pp 2, …) and the rows (variant, its cell per column)."""
+    cells = {(cell.variant, (cell.pp, cell.tp)): cell for cell in judged_cells(run) if cell.tp}
     wanted = run.header["matrix"]
-    found_tps = sorted(tp for _, tp in cells if tp)
-    tps: list[int] = list(dict.fromkeys([*wanted["tps"], *found_tps]))
+    found = sorted(size for _, size in cells)
+    sizes = list(dict.fromkeys([*((1, tp) for tp in wanted["tps"]), *found]))
     variants = list(dict.fromkeys([*wanted["variants"], *(variant for variant, _ in cells)]))
-    return tps, [(v, [cells.get((v, tp)) for tp in tps]) for v in variants]
+    body = [(variant, [cells.get((variant, size)) for size in sizes]) for variant in variants]
+    return [_column(pp, tp) for pp, tp in sizes], body
+
+
+def _column(pp: int, tp: int) -> str:
+    shown = [] if tp == 1 < pp else [f"tp {tp}"]
+    return " · ".join([*shown, *([f"pp {pp}"] if pp > 1 else [])])
 
 
 def text_matrix(run: Run) -> list[str]:
     """The matrix in words, for a terminal."""
-    tps, body = matrix(run)
-    table = [["", *(f"tp {tp}" for tp in tps)]]
+    columns, body = matrix(run)
+    table = [["", *columns]]
     table += [[v, *(f"{c.symbol} {c.word}" if c else "" for c in cells)] for v, cells in body]
     return aligned(table)
 

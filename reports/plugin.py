@@ -264,6 +264,7 @@ class Reporter:
                     cell=entry["cell"],
                     variant=entry["variant"],
                     tp=entry["tp"],
+                    pp=entry.get("pp", 1),
                     planned=entry["failure_class"],
                     planned_reason=entry.get("message"),
                     observed="not_run",

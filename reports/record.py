@@ -136,6 +136,7 @@ class CellRecord:
     tp: int
     planned: FailureClass | None
     observed: Observed | None
+    pp: int = 1
     planned_reason: str | None = None
     reason: str | None = None
     ready_after_s: float | None = None

@@ -15,7 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+from fixtures.capacity import SPACE_VARIABLE, Unpredicted, capacity
+from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.coverage import Coverage
+from fixtures.deployment import PlatformSettings
 from fixtures.matrix import Cell
 from fixtures.running import Running, cause_in
 from fixtures.serving.client import Stream
@@ -113,7 +116,7 @@ def expect_stage(record: RecordRow, running: Running) -> None:
     elif planned in (None, "silent") or any(
         re.search(obstacle.says, seen)
         for obstacle in plan.obstacles
-        if obstacle.failure_class == planned
+        if plan.fails_at(obstacle) == planned
     ):
         outcome: Outcome = "passed" if planned is None else "refused_as_planned"
         rows.add("sharding/stage", outcome, reason=f"{summary.rstrip('.')}. Observed: {seen}")
@@ -138,17 +141,18 @@ def expect_shards(record: RecordRow, running: Running) -> None:
         "better": "exact",
         "definition": "share of checkpoint elements held by as many ranks as planned; v1",
     }
-    planned = running.cell.plan.binding
-    loses = planned is not None and planned.failure_class in ("silent", "first_request")
+    plan = running.cell.plan
+    lossy = [o.layer for o in plan.obstacles if o.failure_class in ("silent", "first_request")]
     outcome: Outcome
     reason, advice = found.summary(), ""
     if not found.proven:
         outcome = "invalid"
         advice = f"The recorder did not run in every worker: read {running.log}"
-    elif planned is not None and loses:
-        outcome = "refused_as_planned" if _loses_rows_of(planned.layer, found) else "failed"
-        if outcome == "failed":
-            reason = f"the plan says {planned.layer} loses rows, and it does not: {reason}"
+    elif lossy:
+        whole = [layer for layer in lossy if not _loses_rows_of(layer, found)]
+        outcome = "failed" if whole else "refused_as_planned"
+        if whole:
+            reason = f"the plan says {whole[0]} loses rows, and it does not: {reason}"
     else:
         outcome = "passed" if found.complete else "failed"
         advice = "The ranks do not hold this checkpoint: its answers are not to be trusted"
@@ -172,6 +176,38 @@ def _loses_rows_of(layer: str, found: Coverage) -> bool:
     module = layer.rpartition("*")[2]
     dropped = (finding.tensor for finding in found.findings if finding.kind == "dropped")
     return any(f"{module}." in tensor for tensor in dropped)
+
+
+def expect_capacity(record: RecordRow, running: Running, settings: PlatformSettings) -> None:
+    """The engine's own count of the tokens it has room for is the planner's, within 1 %."""
+    cell = running.cell
+    rows = Rows(record, cell.id)
+    model = read_checkpoint(running.model).config
+    found = capacity(running.log.read_text(errors="replace"), model, cell.plan, settings)
+    if isinstance(found, Unpredicted):
+        pytest.skip(found.reason)
+    if found is None and running.observed == "warmup":
+        pytest.skip(f"{cell.id} was refused before it counted its cache")
+    if found is None:
+        reason = "the engine came so far without a line that tells its capacity"
+        rows.add("sharding/capacity", "invalid", reason=reason, advice=f"Read {running.log}")
+        rows.settle()
+        return
+    memory = {"cpu": SPACE_VARIABLE, "cuda": "the memory its log says is available for it"}
+    rows.add(
+        "sharding/capacity",
+        "passed" if abs(found.ratio - 1) <= found.tolerance else "failed",
+        value=found.ratio,
+        unit="1",
+        n=1,
+        limit=1.0,
+        better="exact" if cell.plan.platform == "cpu" else None,
+        reason=f"room for {found.observed:,} tokens; {found.arithmetic} make {found.predicted:,}",
+        definition="tokens the engine says its KV cache has room for, over those that "
+        f"{memory[cell.plan.platform]} has room for by the model's shapes; within 1 %; v1",
+        advice="The planner's arithmetic is not this engine's: do not size a deployment by it",
+    )
+    rows.settle()
 
 
 # ------------------------------------------------------------------ numerics

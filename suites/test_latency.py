@@ -81,7 +81,7 @@ def test_latency(
             definition=definition,
             advice="Slower than the budget in deployments.toml",
         )
-        limit = getattr(budget, f"{metric}_p50_ratio").get(cell.tp)
+        limit = getattr(budget, f"{metric}_p50_ratio").get(cell.ranks)
         base = samples(baseline.latency or (), metric)
         if not base:
             expect_baseline(rows, f"latency/{metric}_p50_ratio", limit)

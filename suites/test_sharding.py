@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from fixtures.deployment import PlatformSettings
 from fixtures.running import Running
 from reports.record import RecordRow
-from suites.expect import expect_shards, expect_stage
+from suites.expect import expect_capacity, expect_shards, expect_stage
 
 pytestmark = pytest.mark.sharding
 
@@ -21,3 +22,10 @@ def test_elements(running: Running, record: RecordRow) -> None:
     if running.observed in ("config", "load"):
         pytest.skip(f"{running.cell.id} was refused at {running.observed}: no rank holds anything")
     expect_shards(record, running)
+
+
+def test_capacity(running: Running, settings: PlatformSettings, record: RecordRow) -> None:
+    """The engine has room for as many tokens as the plan's arithmetic says."""
+    if running.observed in ("config", "load"):
+        pytest.skip(f"{running.cell.id} was refused at {running.observed}: it has no cache")
+    expect_capacity(record, running, settings)

@@ -49,7 +49,7 @@ def test_throughput(
         floor=True,
         advice="Below the floor in deployments.toml",
     )
-    limit = budget.output_tokens_ratio.get(cell.tp)
+    limit = budget.output_tokens_ratio.get(cell.ranks)
     base = baseline.throughput.output_tokens_per_s if baseline.throughput else None
     if base is None:
         expect_baseline(rows, "throughput/output_tokens_ratio", limit)

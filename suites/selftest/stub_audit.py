@@ -6,6 +6,7 @@ Written from the names alone, without the suite's own tables, so that a mistake 
 from __future__ import annotations
 
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -36,20 +37,48 @@ def _cut_axis(name: str) -> int | None:
     return 0 if module.endswith(VOCABULARY) else None
 
 
-def write_audits(directory: Path, model: Path, tp: int, *, lost_row: bool = False) -> None:
+def layers_of(model: Path) -> int:
+    config = json.loads((model / "config.json").read_text())
+    layers: int = (config | config.get("text_config", {})).get("num_hidden_layers", 1)
+    return layers
+
+
+def owners(layers: int, pp: int) -> list[int]:
+    """The stage of each layer, dealt out one by one: what is left over goes before the last."""
+    sizes = [layers // pp] * pp
+    for place in range(layers % pp):
+        sizes[-2 - place] += 1
+    return [stage for stage, size in enumerate(sizes) for _ in range(size)]
+
+
+def _on_stage(name: str, stage: int, pp: int, owner: list[int]) -> bool:
+    if "visual" in name:
+        return True
+    if layer := re.search(r"layers\.(\d+)\.", name):
+        return owner[int(layer[1])] == stage
+    return stage == (0 if "embed_tokens" in name else pp - 1)
+
+
+def write_audits(
+    directory: Path, model: Path, tp: int, pp: int = 1, *, lost_row: bool = False
+) -> None:
     """One JSON per rank, in the recorder's format; the last may lack the last row of LOST."""
     directory.mkdir(parents=True, exist_ok=True)
     headers = _headers(model)
-    for rank in range(tp):
+    owner = owners(layers_of(model), pp)
+    for rank in range(tp * pp):
+        stage, part = divmod(rank, tp)
         copies, parameters = [], {}
         for name, (dtype, shape) in headers.items():
+            if not _on_stage(name, stage, pp, owner):
+                continue
             begin, size = [0] * len(shape), list(shape)
             axis = _cut_axis(name)
             if axis is not None:
                 size[axis] = shape[axis] // tp
-                begin[axis] = rank * size[axis]
+                begin[axis] = part * size[axis]
             parameters[name] = {"shape": list(size), "dtype": dtype, "nbytes": 2}
-            if lost_row and rank == tp - 1 and name.endswith(LOST):
+            if lost_row and part == tp - 1 and name.endswith(LOST):
                 size[0] -= 1
             copies.append(
                 {
@@ -66,6 +95,7 @@ def write_audits(directory: Path, model: Path, tp: int, *, lost_row: bool = Fals
         record = {
             "format": 1,
             "rank": rank,
+            "stage": stage,
             "tp": tp,
             "pid": 0,
             "tensors": {name: {"shape": shape} for name, (_, shape) in headers.items()},

@@ -23,11 +23,13 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import NoReturn
+
+from suites.selftest.stub_audit import layers_of, owners
 
 TP_NOISE_NAT = 1e-3
 TRIMMED_NAT = 0.15
@@ -37,10 +39,11 @@ SHARED_MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of this checkpoint at this tp; the first that applies, in this order."""
+    """What becomes of this checkpoint on these ranks; the first that applies, in this order."""
 
     config: str | None = None
     load: str | None = None
+    warmup: str | None = None
     first_request: str | None = None
     rows_lost: bool = False
     perturbed_nat: float = 0.0
@@ -57,7 +60,33 @@ def read_shapes(model: Path) -> dict[str, list[int]]:
     return shapes
 
 
-def foresee(model: Path, tp: int) -> Fate:
+def foresee(model: Path, tp: int, pp: int = 1, *, eager: bool = False) -> Fate:
+    fate = _foresee_shards(model, tp)
+    if set(owners(layers_of(model), pp)) != set(range(pp)):
+        fate = replace(fate, warmup="ZeroDivisionError: integer division or modulo by zero")
+    if pp == 1:
+        return fate
+    if eager:
+        # Nothing allocates what the stages hand on: the CPU build does not warm up in eager mode.
+        died = "AssertionError: assert self.intermediate_tensors is not None"
+        return replace(fate, first_request=fate.first_request or died)
+    return replace(fate, warmup=fate.first_request or fate.warmup)  # it runs before room is made
+
+
+def room(model: Path, tp: int, pp: int, *, memory_gib: int, longest: int) -> int:
+    """Tokens whose keys and values fit: blocks of 128, as many as the fullest rank can hold."""
+    config = json.loads((model / "config.json").read_text())
+    text = config | config.get("text_config", {})
+    heads = text["num_attention_heads"]
+    head_size = text.get("head_dim") or text["hidden_size"] // heads
+    kv_heads = max(text.get("num_key_value_heads", heads) // tp, 1)
+    stages = owners(layers_of(model), pp)
+    layers = max(stages.count(stage) for stage in stages)
+    block = 128 * layers * kv_heads * head_size * (2 + 2)  # a float16 key, and a value
+    return int(memory_gib * 2**30 // block / math.ceil(longest / 128) * longest)
+
+
+def _foresee_shards(model: Path, tp: int) -> Fate:
     config = json.loads((model / "config.json").read_text())
     text = config | config.get("text_config", {})
     quant = text.get("quantization_config") or {}
@@ -249,6 +278,9 @@ def say_death_at_first_request(cause: str | None) -> None:
         worker = "multiproc_executor.py:315"
         died = "Worker proc VllmWorker-0 died unexpectedly (exit code: -8), shutting down"
         say("EngineCore", "ERROR", worker, f"{died} executor.")
+    elif cause and cause.startswith("AssertionError"):
+        function = "sync_and_gather_intermediate_tensors"
+        say_traceback("Worker_PP1", "gpu_model_runner.py:3174", function, cause)
     else:
         check = cause or "Check failed: stub == honest (0 vs. 1). "
         print(f"[rank0]:[F1122 21:49:20.359331176 cpu_wna16.cpp:296] {check}", flush=True)

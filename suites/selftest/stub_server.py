@@ -36,6 +36,7 @@ from suites.selftest.stub_engine import (
     fork_stubborn_worker,
     hang_deaf,
     refuse_config,
+    room,
     say,
     say_death_at_first_request,
     spell,
@@ -57,6 +58,8 @@ BEHAVIOURS = {
     "honest-though-silent": "answers unperturbed where its checkpoint's rows are lost",
     "exit-at-warmup": "exits after loading",
     "die-at-first-request": "reports health, answers the first request with 500 and exits",
+    "small-cache": "says that its cache has room for half of what its memory holds",
+    "no-capacity": "does not say for how much its cache has room",
     "nan": "answers null where a log-probability should be",
     "nan-later": "answers 400 to a scored prompt, as vLLM does whose answer holds a NaN",
     "repeat": "generates one token again and again",
@@ -75,6 +78,9 @@ class Options:
     port: int
     name: str
     tp: int
+    pp: int
+    eager: bool
+    longest: int
     behaviours: frozenset[str]
     first_token_s: float
     token_s: float
@@ -301,7 +307,7 @@ def _usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
 
 def start(options: Options) -> State:
     """Through vLLM's stages, as far as the checkpoint and the behaviours let it come."""
-    fate = foresee(options.model, options.tp)
+    fate = foresee(options.model, options.tp, options.pp, eager=options.eager)
     state = State(options, fate, answers_of(options, fate))
     say("APIServer", "INFO", "api_utils.py:286", f"non-default args: {sys.argv[1:]}")
     if fate.config or state.is_("refuse-config"):
@@ -319,19 +325,34 @@ def start(options: Options) -> State:
     directory = os.environ.get("SHARDPROOF_AUDIT_DIR")
     if directory and not state.is_("no-audit"):
         lost = state.is_("lost-rows")
-        write_audits(Path(directory), options.model, options.tp, lost_row=lost)
+        write_audits(Path(directory), options.model, options.tp, options.pp, lost_row=lost)
     say("Worker_TP0", "INFO", "default_loader.py:501", "Loading weights took 0.01 seconds")
-    if state.is_("exit-at-warmup"):
-        fail_to_start("determine_available_memory", "ValueError: the stub was told to exit here")
-    place = "kv_cache_utils.py:2327"
-    size = "CPU KV cache size: 262,144 tokens, Maximum concurrency for 512 tokens per request"
-    say("EngineCore", "INFO", place, f"{size}: 512.00x")
+    if not options.eager:
+        warming = "Warming up model for the compilation..."
+        say("Worker_TP0", "INFO", "cpu_model_runner.py:87", warming)
+    if fate.warmup or state.is_("exit-at-warmup"):
+        told = "ValueError: the stub was told to exit here"
+        fail_to_start("determine_available_memory", fate.warmup or told)
+    if not state.is_("no-capacity"):
+        say_capacity(options, halved=state.is_("small-cache"))
     took = "init engine (profile, create kv cache, warmup model) took 0.01 s"
     say("EngineCore", "INFO", "core.py:402", took)
     if state.is_("ignore-term"):
         for rank in range(options.tp):
             fork_stubborn_worker(rank)
     return state
+
+
+def say_capacity(options: Options, *, halved: bool) -> None:
+    memory_gib = int(os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1"))
+    tokens = room(
+        options.model, options.tp, options.pp, memory_gib=memory_gib, longest=options.longest
+    )
+    tokens //= 2 if halved else 1
+    size = f"CPU KV cache size: {tokens:,} tokens"
+    concurrency = f"Maximum concurrency for {options.longest:,} tokens per request"
+    many = f"{tokens / options.longest:.2f}x"
+    say("EngineCore", "INFO", "kv_cache_utils.py:2327", f"{size}, {concurrency}: {many}")
 
 
 def answers_of(options: Options, fate: Fate) -> Answers:
@@ -363,6 +384,9 @@ def read_options(argv: Sequence[str] | None) -> Options:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--served-model-name", required=True)
     parser.add_argument("--tensor-parallel-size", "-tp", type=int, default=1)
+    parser.add_argument("--pipeline-parallel-size", "-pp", type=int, default=1)
+    parser.add_argument("--enforce-eager", action=argparse.BooleanOptionalAction, default=False)
+    parser.add_argument("--max-model-len", type=int, default=1024)
     parser.add_argument(
         "--stub-behaviour",
         action="append",
@@ -387,6 +411,9 @@ def read_options(argv: Sequence[str] | None) -> Options:
         port=known.port,
         name=known.served_model_name,
         tp=known.tensor_parallel_size,
+        pp=known.pipeline_parallel_size,
+        eager=known.enforce_eager,
+        longest=known.max_model_len,
         behaviours=own or frozenset(behaviour for name, behaviour in asked if name == "*"),
         first_token_s=known.stub_first_token_s,
         token_s=known.stub_token_s,

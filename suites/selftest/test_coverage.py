@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,12 +19,23 @@ SHAPES = {tensor.name: tensor.shape for tensor in tensors(Recipe(intermediate_si
 SCALES = "model.layers.0.mlp.down_proj.scales"
 
 
-def honest(tp: int, model: ModelConfig = MODEL) -> list[RankAudit]:
+def on_stage(name: str, stage: int, pp: int) -> bool:
+    """Two stages of one layer each: the miniature's two."""
+    if pp == 1 or "visual" in name:
+        return True
+    if "layers." in name:
+        return f"layers.{stage}." in name
+    return stage == (0 if "embed" in name else 1)
+
+
+def honest(tp: int, model: ModelConfig = MODEL, pp: int = 1) -> list[RankAudit]:
     """Audits of ranks that took exactly their share, written into parameters of that shape."""
     audits = []
-    for rank in range(tp):
+    for stage, rank in itertools.product(range(pp), range(tp)):
         copies, parameters = [], {}
         for name, shape in SHAPES.items():
+            if not on_stage(name, stage, pp):
+                continue
             where = place(name, model.quant)
             assert where is not None
             box = [(0, size) for size in shape]
@@ -35,8 +47,9 @@ def honest(tp: int, model: ModelConfig = MODEL) -> list[RankAudit]:
             local = tuple(end - begin for begin, end in box)
             written: Box = tuple((0, size) for size in local)
             parameters[name] = local
-            copies.append(Copy(rank, name, tuple(box), name, written, intact=True))
-        audits.append(RankAudit(rank, tp, SHAPES, parameters, 0, tuple(copies), ()))
+            copies.append(Copy(stage * tp + rank, name, tuple(box), name, written, intact=True))
+        number = stage * tp + rank
+        audits.append(RankAudit(number, tp, SHAPES, parameters, 0, tuple(copies), ()))
     return audits
 
 
@@ -44,6 +57,31 @@ def changed(audit: RankAudit, name: str, change: Callable[[Copy], Copy | None]) 
     """The audit with one tensor's copy replaced, or removed."""
     copies = (change(copy) if copy.tensor == name else copy for copy in audit.copies)
     return replace(audit, copies=tuple(copy for copy in copies if copy is not None))
+
+
+@pytest.mark.parametrize("tp", [1, 2])
+def test_honest_stages_hold_everything_between_them(tp: int) -> None:
+    found = coverage(honest(tp, pp=2), SHAPES, MODEL, tp, 2)
+    assert found.complete, found.summary()
+    assert found.elements == found.elements_held_as_planned
+    # Read as ranks of one stage, each lacks what the other holds.
+    assert not coverage(honest(1, pp=2), SHAPES, MODEL, 2).complete
+
+
+def test_a_tensor_on_the_wrong_stage_is_missing_there_and_named_here() -> None:
+    first, second = honest(1, pp=2)
+    norm = next(copy for copy in second.copies if copy.tensor == "model.norm.weight")
+    lacks = changed(second, "model.norm.weight", lambda _: None)
+    moved = replace(first, copies=(*first.copies, replace(norm, rank=0)))
+    found = coverage([moved, lacks], SHAPES, MODEL, 1, 2)
+    assert [finding.kind for finding in found.findings] == ["unwritten", "dropped", "repeated"]
+    assert "held by another stage than its own" in found.findings[2].message
+    assert found.elements - found.elements_held_as_planned == 1024
+
+
+def test_a_stage_that_left_no_record_is_no_proof() -> None:
+    found = coverage(honest(2, pp=2)[:3], SHAPES, MODEL, 2, 2)
+    assert [(finding.kind, finding.ranks) for finding in found.findings] == [("no_audit", (3,))]
 
 
 def kinds(audits: list[RankAudit], tp: int, model: ModelConfig = MODEL) -> set[str]:
@@ -92,6 +130,12 @@ def test_a_tensor_nobody_read_is_found() -> None:
     audits = [changed(audit, "model.norm.weight", lambda _: None) for audit in honest(2)]
     found = kinds(audits, 2)
     assert found == {"dropped", "unwritten"}
+
+
+def test_a_layer_that_the_config_does_not_know_is_dropped() -> None:
+    extra = "model.layers.2.input_layernorm.weight"
+    found = coverage(honest(2, pp=2), {**SHAPES, extra: (1024,)}, MODEL, 2, 2)
+    assert [(finding.kind, finding.tensor) for finding in found.findings] == [("dropped", extra)]
 
 
 def test_a_replica_that_one_rank_lacks_is_found() -> None:

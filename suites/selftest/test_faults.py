@@ -99,6 +99,20 @@ def test_a_plan_that_is_wrong_is_red_in_the_other_direction(
     assert "planned to fail (load), observed that it fails (silent)" in row["reason"]
 
 
+def test_stages_without_a_warmup_are_red_with_the_engines_words(
+    tmp_path: Path, cache: Path, deployments: Path
+) -> None:
+    inner = run_inner(
+        tmp_path / "reports",
+        cache,
+        *("-m", "pp2 and sharding"),
+        deployments=changed(deployments, tmp_path, '"--no-enforce-eager", ', ""),
+    )
+    row = inner.row("original-pp2", "sharding/stage")
+    assert row["outcome"] == "failed"
+    assert "it fails (first_request): AssertionError: assert self.intermediate" in row["reason"]
+
+
 @pytest.fixture(scope="module")
 def deceptive(tmp_path_factory: pytest.TempPathFactory, cache: Path, deployments: Path) -> Inner:
     """One run of servers that look as they should, and whose evidence says otherwise."""
@@ -110,6 +124,8 @@ def deceptive(tmp_path_factory: pytest.TempPathFactory, cache: Path, deployments
         "original-tp4": "honest-though-silent",
         "trimmed-tp4": "no-audit",
         "original-tp8": "hang-at-start",
+        "trimmed-tp1": "small-cache",
+        "trimmed-tp2": "no-capacity",
     }
     return run_inner(
         folder / "reports",
@@ -130,8 +146,16 @@ def test_ranks_that_recorded_nothing_prove_nothing(deceptive: Inner) -> None:
     assert deceptive.row("padded-tp1", "sharding/elements")["outcome"] in ("failed", "invalid")
     assert "padded-tp1 sharding/elements" in deceptive.output
     # Planned to lose rows in silence: not confirmed by an audit that is not there.
-    for row in deceptive.rows("trimmed-tp4", "sharding/"):
+    for claim in ("sharding/stage", "sharding/elements"):
+        row = deceptive.row("trimmed-tp4", claim)
         assert row["outcome"] in ("failed", "invalid"), row
+
+
+def test_a_cache_of_another_size_than_planned_is_red(deceptive: Inner) -> None:
+    half = deceptive.row("trimmed-tp1", "sharding/capacity")
+    assert (half["outcome"], half["value"]) == ("failed", 0.5)
+    assert "room for 131,072 tokens" in half["reason"]
+    assert deceptive.row("trimmed-tp2", "sharding/capacity")["outcome"] == "invalid"
 
 
 def test_one_lost_row_of_scales_is_red_though_the_answers_are_right(deceptive: Inner) -> None:

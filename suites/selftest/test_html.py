@@ -111,6 +111,37 @@ def test_the_matrix_is_in_words() -> None:
     ]
 
 
+def test_pipelines_have_columns_of_their_own() -> None:
+    rows = [a_row(cell=name) for name in ("original-tp1", "original-pp2", "mine-tp2-pp2")]
+    run = a_run(rows, [a_cell("original-tp1"), a_cell("original-pp2", tp=1, pp=2)])
+    assert text_matrix(run) == [
+        "          tp 1      tp 2       pp 2      tp 2 · pp 2",
+        "original  ✓ serves  – not run  ✓ serves",
+        "padded              – not run",
+        "mine                                     – not run",
+    ]
+    run.header["command"] = ["pytest", "-m", "pp2"]
+    failed = a_row(cell="original-pp2", **FAILED)
+    page = Page(render(a_run([*rows, failed], run.cells, header=run.header)))
+    assert "pytest -m 'original and pp2 and latency'" in page.text
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        ("padded serves at tp=2", ""),
+        ("padded serves at tp=2, pp=2.", ""),
+        ("padded at tp=2, pp=2 is refused at load: 720 is odd", "720 is odd"),
+        ("padded at pp=2 is refused at load: 720 is odd", "720 is odd"),
+        ("not needed: it serves at tp=2", "not needed: it serves at tp=2"),
+    ],
+)
+def test_the_plans_own_words_are_not_said_twice(told: str, shown: str) -> None:
+    run = a_run([], [a_cell("padded-tp2", planned_reason=told)])
+    cell = next(cell for cell in judged_cells(run) if cell.name == "padded-tp2")
+    assert cell.planned_reason == shown
+
+
 class Page(HTMLParser):
     """What a page holds: tags with attributes, ids, links and text."""
 

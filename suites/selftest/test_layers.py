@@ -29,6 +29,7 @@ LAYERS = {
     "fixtures.prediction": PURE,
     "fixtures.repairs": PURE,
     "fixtures.rules": PURE,
+    "fixtures.stages": PURE,
     "fixtures.tokenizer": PURE,
     "fixtures.verdicts": PURE,
     "reports": PURE,

@@ -28,6 +28,47 @@ def test_sizes_are_in_order_and_each_is_there_once() -> None:
     assert [cell.id for cell in found.cells][:3] == ["original-tp1", "original-tp2", "original-tp8"]
 
 
+def staged(tps: tuple[int, ...], pps: tuple[int, ...]) -> Matrix:
+    return Matrix("miniature:awq", ["padded"], tps, "cpu", {}, lambda _: None, pps=pps)
+
+
+@pytest.mark.parametrize(
+    ("tps", "pps", "ids"),
+    [
+        ((1, 2), (1, 2), ["original-tp1", "original-tp2", "original-pp2"]),
+        ((2, 4), (1, 2), ["original-tp2", "original-tp4", "original-tp2-pp2"]),
+        ((1, 2), (2, 4), ["original-pp2", "original-pp4"]),
+    ],
+)
+def test_stages_are_for_the_original_at_the_smallest_tp(
+    tps: tuple[int, ...], pps: tuple[int, ...], ids: list[str]
+) -> None:
+    found = staged(tps, pps)
+    assert [cell.id for cell in found.cells if cell.variant == "original"] == ids
+    padded = [cell for cell in found.cells if cell.variant == "padded"]
+    assert {cell.pp for cell in padded} <= {1}
+    assert bool(padded) is (1 in pps)
+
+
+def test_a_staged_cell_has_a_mark_for_each_way_it_is_split() -> None:
+    marks = {cell.id: cell.marks for cell in (*staged((1,), (2,)).cells, *staged((2,), (2,)).cells)}
+    assert marks == {
+        "original-pp2": ("original", "pp2"),
+        "original-tp2-pp2": ("original", "tp2", "pp2"),
+    }
+    assert staged((2,), (2,)).cells[0].ranks == 4
+    assert staged((2,), (1, 2)).baseline.id == "original-tp1"
+
+
+def test_the_header_names_rows_and_columns_that_have_a_cell() -> None:
+    assert staged((1, 2), (2,)).axes_json() == {"variants": ["original"], "tps": [], "pps": [2]}
+    assert staged((1, 2), (1, 2)).axes_json() == {
+        "variants": ["original", "padded"],
+        "tps": [1, 2],
+        "pps": [1, 2],
+    }
+
+
 def test_a_width_that_shards_needs_no_variant() -> None:
     assert "shards as it is" in str(unneeded(matrix_of("miniature:none", 1, 2))["padded"])
     assert unneeded(matrix_of("miniature:awq", 1, 2)) == dict.fromkeys(
@@ -106,6 +147,7 @@ def test_given_variants_are_named_directories() -> None:
                 "throughput",
                 "tp2",
                 "tp16",
+                "pp2",
                 "not",
             )
         ),

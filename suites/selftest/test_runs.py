@@ -30,6 +30,7 @@ def test_the_whole_matrix_is_green_and_finds_every_class(whole: Inner) -> None:
         "original-tp2": "first_request",
         "original-tp4": "silent",
         "original-tp8": "load",
+        "original-pp2": SERVES,
         "trimmed-tp1": SERVES,
         "trimmed-tp2": SERVES,
         "trimmed-tp4": "silent",
@@ -42,7 +43,7 @@ def test_the_whole_matrix_is_green_and_finds_every_class(whole: Inner) -> None:
 
 
 def test_each_server_starts_exactly_once_and_the_baseline_first(whole: Inner) -> None:
-    assert len(whole.starts) == len(set(whole.starts)) == 12
+    assert len(whole.starts) == len(set(whole.starts)) == 13
     assert whole.starts[0] == "original-tp1"
 
 
@@ -63,6 +64,23 @@ def test_padding_is_exact_and_trimming_is_told_apart(whole: Inner) -> None:
     assert whole.row("padded-tp1", "numerics/text/max_abs_d")["value"] == 0.0
     told = whole.row("trimmed-tp1", "numerics/text/told_apart")
     assert told["low"] > told["limit"]
+
+
+def test_stages_serve_what_ranks_cannot_share_and_move_nothing(whole: Inner) -> None:
+    assert whole.row("original-pp2", "numerics/text/max_abs_d")["value"] == 0.0
+    elements = whole.row("original-pp2", "sharding/elements")
+    assert (elements["outcome"], elements["value"]) == ("passed", 1.0)
+    held = whole.rows("original-pp2", "sharding/weight_bytes_rank")
+    assert [row["claim"][-1] for row in held] == ["0", "1"]
+
+
+def test_the_engine_has_room_for_as_many_tokens_as_planned(whole: Inner) -> None:
+    assert whole.report is not None
+    rows = [row for row in whole.report["rows"] if row["claim"] == "sharding/capacity"]
+    assert {row["outcome"] for row in rows if row["value"] is not None} == {"passed"}
+    assert {row["value"] for row in rows} == {1.0, None}
+    lacking = [row["cell"] for row in rows if row["value"] is None]
+    assert lacking == ["original-tp8"]  # refused at load: it has no cache
 
 
 def test_every_row_that_did_not_run_says_why(whole: Inner) -> None:
@@ -89,6 +107,41 @@ def test_order_does_not_start_a_server_twice(
     assert inner.code == 0, inner.output
     assert sorted(inner.starts) == sorted({*inner.starts})
     assert len(inner.starts) == 5  # the baseline and four cells
+
+
+def test_sizes_on_the_command_line_choose_the_cells(
+    tmp_path: Path, cache: Path, deployments: Path
+) -> None:
+    inner = run_inner(
+        tmp_path / "reports",
+        cache,
+        *("--tp=2", "--pp=1,2", "-m", "original and sharding"),
+        deployments=deployments,
+    )
+    assert inner.code == 0, inner.output
+    assert inner.starts == ["original-tp2", "original-tp2-pp2"]
+    assert "          tp 2                tp 2 · pp 2" in inner.output
+    staged = inner.row("original-tp2-pp2", "sharding/stage")
+    assert (staged["outcome"], "group_size % 2 == 0" in staged["reason"]) == (
+        "refused_as_planned",
+        True,
+    )
+
+
+def test_a_stage_without_a_layer_fails_as_planned(
+    tmp_path: Path, cache: Path, deployments: Path
+) -> None:
+    inner = run_inner(
+        tmp_path / "reports",
+        cache,
+        *("--tp=1", "--pp=3", "-m", "sharding"),
+        deployments=deployments,
+    )
+    assert inner.code == 0, inner.output
+    assert inner.starts == ["original-pp3"]
+    row = inner.row("original-pp3", "sharding/stage")
+    assert (row["outcome"], "ZeroDivisionError" in row["reason"]) == ("refused_as_planned", True)
+    assert inner.row("original-pp3", "sharding/capacity")["outcome"] == "not_run"
 
 
 def test_narrowing_runs_only_what_was_asked(tmp_path: Path, cache: Path, deployments: Path) -> None:

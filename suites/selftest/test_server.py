@@ -71,6 +71,7 @@ def test_a_server_that_answers_is_yielded_and_gone_afterwards(model: Path) -> No
         assert outcome.alive()
         assert outcome.model.startswith("padded-tp2-")
         assert outcome.argv[: len(COMMAND)] == COMMAND
+        assert "--pipeline-parallel-size" not in outcome.argv
         assert 0 < outcome.ready_after_s < SOON_S
         assert listens(outcome.url)
     assert not outcome.alive()
