@@ -20,6 +20,7 @@ from fixtures.plugin import State, selected
 from fixtures.reference import load, reference_key, store
 from fixtures.running import Servers
 from fixtures.serving.server import Server, server_environment
+from suites.agreement import lines, tally
 from suites.baseline import Baseline, score_corpus
 from suites.corpus import Corpus, Document, corpus_digest, read_corpus
 from suites.measure import measure_latency, measure_throughput
@@ -32,6 +33,17 @@ def pytest_shardproof_header() -> Generator[None, dict[str, object], dict[str, o
     """The report's header names the corpus: other prompts give other numbers."""
     header = yield
     return {**header, "corpus_digest": corpus_digest()}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How often the planner's word was held against somebody else's, and how often it stood."""
+    outcomes = ("passed", "failed")
+    reports = [r for name in outcomes for r in terminalreporter.stats.get(name, ())]
+    found = tally(report.user_properties for report in reports)
+    if found:
+        terminalreporter.section("agreement of the planner")
+        for line in lines(found):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
