@@ -131,8 +131,8 @@ def test_one_place_written_by_two_boxes_has_lost_the_first() -> None:
 
 def test_a_box_that_is_not_known_is_a_fault_and_not_a_guess() -> None:
     first, second = two_ranks()
-    unknown = replace(without(first, WEIGHT), faults=((WEIGHT, "its copy is no box"),))
-    found = findings([replace(unknown, parameters={}), second], SHAPES, 2)
+    unknown = replace(without(first, WEIGHT), faults=((WEIGHT, WEIGHT),))
+    found = findings([unknown, second], SHAPES, 2)
     assert [(f.kind, f.tensor, f.ranks) for f in found] == [("fault", WEIGHT, (0,))]
 
 
