@@ -1,0 +1,79 @@
+"""What the engine's own code says of a checkpoint, beside what the planner says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fixtures.checkpoint.config import parse_config
+from fixtures.checkpoint.stored import headers
+from fixtures.dry import DryEngine, DryVerdict
+from fixtures.platforms import Capability, Platform
+from fixtures.prediction import CellPlan, plan
+
+# A load that loses rows shows later, in one of these ways: which is the kernels' doing.
+LOST: Final = ("warmup", "first_request", "silent")
+# What a load without data cannot show: every rank rounds up, all is held, and nothing is in step.
+UNSEEN: Final = ("group_straddles_rank", "block_straddles_rank")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One checkpoint at one size; `known` False where the dry load could not say."""
+
+    known: bool
+    agrees: bool
+    words: str
+
+
+def compare(
+    engine: DryEngine,
+    config: Mapping[str, Any],
+    tp: int,
+    *,
+    platform: Platform = "cpu",
+    capability: Capability = (9, 0),
+) -> Comparison:
+    """Ask both, and say where they differ."""
+    model = parse_config(config, source="drawn")
+    shared = {tp // model.kv_heads} if tp > model.kv_heads else set()
+    dry = engine.ask(config, headers(model), tp, replicas=shared)
+    planned = plan(model, tp=tp, platform=platform, capability=capability)
+    seen = observed(dry)
+    agrees = _agree(seen, planned)
+    return Comparison(seen != "unknown", agrees, _words(config, tp, seen, dry, planned))
+
+
+def observed(dry: DryVerdict) -> str:
+    """`config` or `load` where it raised, `lost` where rows are, else `whole`; or `unknown`."""
+    if dry.raised is not None:
+        return "unknown" if dry.raised.stage == "oracle" else dry.raised.stage
+    kinds = {finding.kind for finding in dry.dropped}
+    if not kinds:
+        return "whole"
+    return "unknown" if kinds == {"fault"} else "lost"
+
+
+def _agree(seen: str, planned: CellPlan) -> bool:
+    failure = planned.failure_class
+    if seen == "lost":
+        return failure in LOST
+    if seen == "whole":
+        return planned.serves or all(
+            obstacle.failure_class in LOST and obstacle.rule in UNSEEN
+            for obstacle in planned.obstacles
+        )
+    return seen == "unknown" or failure == seen
+
+
+def _words(
+    config: Mapping[str, Any], tp: int, seen: str, dry: DryVerdict, planned: CellPlan
+) -> str:
+    said = dry.raised.message if dry.raised else "; ".join(f.message for f in dry.dropped[:3])
+    found = "; ".join(f"{o.rule} ({o.failure_class}): {o.message}" for o in planned.obstacles)
+    return (
+        f"{config['architectures'][0]} at tp={tp}: the engine's own code ends in {seen!r} "
+        f"({said or 'nothing to object to'}); planned: {planned.failure_class} "
+        f"({found or 'no obstacle'})"
+    )
