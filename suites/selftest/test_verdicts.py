@@ -107,6 +107,46 @@ def test_a_capability_that_is_none_is_refused(
     assert "such as 9.0 (H100)" in capsys.readouterr().err
 
 
+def test_how_to_deploy_is_said_with_its_commands(
+    large: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planner.main([str(large), "--tp", "2", "--gpus", "4", "--gpu-memory", "24"])
+    shown = capsys.readouterr().out
+    assert "Recommended: padded-29696 at tp=4" in shown
+    served = f"{large}-padded-29696 --tensor-parallel-size 4 --gpu-memory-utilization"
+    assert f"vllm serve {served}" in shown
+    assert f"python -m vllm.entrypoints.openai.api_server --model {served}" in shown
+
+
+def test_how_to_deploy_is_part_of_the_document(
+    large: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planner.main([str(large), "--gpus", "1", "--gpu-memory", "24", "--json"])
+    found = document(capsys)["strategy"]
+    assert found["recommended"] is None
+    assert "are missing" in found["reason"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--gpus", "4"], "give the two"),
+        (["--concurrency", "4"], "give the two"),
+        (["--gpus", "0", "--gpu-memory", "24"], "'0' is not a whole number from 1"),
+        (["--gpus", "4", "--gpu-memory", "nan"], "'nan' is not the memory of a GPU"),
+        (["--gpus", "4", "--gpu-memory", "24", "--platform", "cpu"], "planned for CUDA GPUs"),
+        (["--gpus", "9" * 5000, "--gpu-memory", "24"], "is not a whole number"),
+    ],
+)
+def test_a_deployment_that_cannot_be_meant_is_refused(
+    options: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        planner.main(["DIR", *options])
+    assert left.value.code == 2
+    assert says in capsys.readouterr().err
+
+
 def test_planning_imports_no_tensor_library_and_no_engine() -> None:
     code = (
         "import sys, fixtures.planner; "
