@@ -169,6 +169,124 @@ def configs(draw: st.DrawFn, methods: tuple[str, ...] = METHODS) -> Config:
     return config
 
 
+# Vision-language families: architecture → its decoder's architecture, and keys beside the tower's.
+SEEING: Final[dict[str, tuple[str, Config]]] = {
+    "Qwen2VLForConditionalGeneration": ("Qwen2ForCausalLM", {"model_type": "qwen2_vl"}),
+    "Qwen2_5_VLForConditionalGeneration": ("Qwen2ForCausalLM", {"model_type": "qwen2_5_vl"}),
+    "Qwen3VLForConditionalGeneration": ("Qwen3ForCausalLM", {"model_type": "qwen3_vl"}),
+    "Glm4vForConditionalGeneration": ("Glm4ForCausalLM", {"model_type": "glm4v"}),
+    "Gemma3ForConditionalGeneration": ("Gemma3ForCausalLM", {"model_type": "gemma3"}),
+    "InternVLChatModel": ("Qwen2ForCausalLM", {"model_type": "internvl_chat"}),
+}
+# The decoder's model_type where it stands inside another config.
+INNER: Final = {
+    "qwen2_vl": "qwen2_vl_text",
+    "qwen2_5_vl": "qwen2_5_vl_text",
+    "qwen3_vl": "qwen3_vl_text",
+    "glm4v": "glm4v_text",
+    "gemma3": "gemma3_text",
+    "internvl_chat": "qwen2",
+}
+IMAGE: Final = 112
+PATCH: Final = 14
+
+
+@st.composite
+def seeing(draw: st.DrawFn) -> Config:
+    """One vision-language model's config.json: a tower that shares out or not, over a plain text
+    model that mostly does."""
+    family = draw(st.sampled_from([*SEEING]))
+    decoder, own = SEEING[family]
+    heads = draw(st.sampled_from((8, 8, 16, 12)))
+    text: Config = {
+        "architectures": [decoder],
+        "hidden_size": 64 * heads,
+        "intermediate_size": 64 * draw(st.integers(4, 12)),
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": heads,
+        "num_key_value_heads": draw(st.sampled_from((1, 2, 4))),
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "hidden_act": "silu",
+        "torch_dtype": "bfloat16",
+        "tie_word_embeddings": False,
+        "rope_theta": 10000.0,
+        **DENSE[decoder],
+        "model_type": INNER[own["model_type"]],
+    }
+    if decoder in OWN_HEADS:
+        text["head_dim"] = 64
+    if decoder == "Gemma3ForCausalLM":
+        text["query_pre_attn_scalar"] = 64
+    if own["model_type"] in ("qwen2_vl", "qwen2_5_vl"):
+        text["rope_scaling"] = {"mrope_section": [8, 12, 12], "rope_type": "default"}
+    if own["model_type"] == "qwen3_vl":
+        text["rope_scaling"] = {
+            "mrope_section": [12, 10, 10], "rope_type": "default", "mrope_interleaved": True,
+        }  # fmt: skip
+    if own["model_type"] == "glm4v":
+        text["rope_scaling"] = {"mrope_section": [4, 6, 6], "rope_type": "default"}
+    tower_heads = draw(st.sampled_from((4, 5, 8, 8, 12, 16)))
+    width = draw(st.one_of(st.integers(4, 12).map(lambda n: 32 * n), st.integers(130, 400)))
+    config: Config = {
+        "architectures": [family],
+        **own,
+        "torch_dtype": "bfloat16",
+        "tie_word_embeddings": family == "Gemma3ForConditionalGeneration",
+        "llm_config" if family == "InternVLChatModel" else "text_config": text,
+        "vision_config": tower(family, tower_heads, 16 * tower_heads, width, text["hidden_size"]),
+        "image_token_id": 10,
+        "video_token_id": 11,
+        "vision_start_token_id": 12,
+        "vision_end_token_id": 13,
+    }
+    if family == "Gemma3ForConditionalGeneration":
+        config |= {"mm_tokens_per_image": 16, "boi_token_index": 5, "eoi_token_index": 6,
+                   "image_token_index": 7}  # fmt: skip
+    if family == "InternVLChatModel":
+        config |= {
+            "downsample_ratio": 0.5, "dynamic_image_size": True, "force_image_size": IMAGE,
+            "max_dynamic_patch": 12, "min_dynamic_patch": 1, "ps_version": "v2",
+            "select_layer": -1, "template": "internvl2_5", "use_thumbnail": True,
+            "auto_map": {"AutoConfig": "configuration_internvl_chat.InternVLChatConfig"},
+        }  # fmt: skip
+    return config
+
+
+def tower(family: str, heads: int, hidden: int, width: int, out: int) -> Config:
+    """The vision_config of one family."""
+    common = {"hidden_act": "gelu_pytorch_tanh", "in_channels": 3, "patch_size": PATCH}
+    qwen = {"depth": LAYERS, "num_heads": heads, "spatial_merge_size": 2, "temporal_patch_size": 2}
+    if family == "Qwen2VLForConditionalGeneration":
+        return {**common, **qwen, "model_type": "qwen2_vl", "embed_dim": hidden, "mlp_ratio": 4,
+                "hidden_size": out}  # fmt: skip
+    if family == "Qwen2_5_VLForConditionalGeneration":
+        return {**common, **qwen, "model_type": "qwen2_5_vl", "hidden_size": hidden,
+                "intermediate_size": width, "out_hidden_size": out, "tokens_per_second": 4,
+                "window_size": IMAGE, "fullatt_block_indexes": [1], "hidden_act": "silu",
+                }  # fmt: skip
+    if family == "Qwen3VLForConditionalGeneration":
+        return {**common, **qwen, "model_type": "qwen3_vl", "hidden_size": hidden,
+                "intermediate_size": width, "out_hidden_size": out, "patch_size": 16,
+                "num_position_embeddings": 64, "deepstack_visual_indexes": [0]}  # fmt: skip
+    if family == "Glm4vForConditionalGeneration":
+        return {**common, **qwen, "model_type": "glm4v", "hidden_size": hidden,
+                "intermediate_size": width, "out_hidden_size": out, "image_size": IMAGE,
+                "hidden_act": "silu", "rms_norm_eps": 1e-5, "attention_bias": False}  # fmt: skip
+    siglip = {**common, "hidden_size": hidden, "intermediate_size": width, "image_size": IMAGE,
+              "num_hidden_layers": LAYERS, "num_attention_heads": heads}  # fmt: skip
+    if family == "Gemma3ForConditionalGeneration":
+        return {**siglip, "model_type": "siglip_vision_model", "vision_use_head": False}
+    return {
+        **siglip, "model_type": "intern_vit_6b", "architectures": ["InternVisionModel"],
+        "qkv_bias": True, "qk_normalization": False, "norm_type": "layer_norm",
+        "hidden_act": "gelu", "layer_norm_eps": 1e-6, "initializer_factor": 0.1,
+        "num_channels": 3, "attention_dropout": 0.0, "dropout": 0.0, "drop_path_rate": 0.0,
+        "use_flash_attn": True, "initializer_range": 0.02,
+    }  # fmt: skip
+
+
 @st.composite
 def widths(draw: st.DrawFn, granule: int, grouped: bool) -> int:
     """An MLP's width: whole groups where there are groups, any even number elsewhere."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fixtures.dry import DryEngine
 from suites.agreement import note
-from suites.dry.generated import METHODS, Config, configs
+from suites.dry.generated import METHODS, Config, configs, seeing
 from suites.dry.judge import compare
 
 pytestmark = pytest.mark.dry
@@ -30,6 +30,17 @@ REPEATABLE = settings(
 @settings(REPEATABLE, max_examples=300)
 @given(config=configs(), tp=SIZES)
 def test_the_cpu_build_does_what_is_planned(
+    engine: DryEngine, request: pytest.FixtureRequest, config: Config, tp: int
+) -> None:
+    found = compare(engine, config, tp)
+    if found.known:
+        note(request.node.user_properties, "dry: cpu", agrees=found.agrees)
+    assert found.agrees, found.words
+
+
+@settings(REPEATABLE, max_examples=100)
+@given(config=seeing(), tp=SIZES)
+def test_a_vision_tower_does_what_is_planned(
     engine: DryEngine, request: pytest.FixtureRequest, config: Config, tp: int
 ) -> None:
     found = compare(engine, config, tp)

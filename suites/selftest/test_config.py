@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fixtures.checkpoint.config import VisionConfig, parse_config, with_intermediate
+from fixtures.checkpoint.config import parse_config, with_intermediate
 from fixtures.checkpoint.quantization import QuantConfig
 from fixtures.errors import InputError
 
@@ -61,7 +61,10 @@ def test_the_published_flat_config_is_read() -> None:
     config = parse_config(FLAT, source="c")
     assert (config.intermediate_size, config.heads, config.kv_heads) == (29568, 64, 8)
     assert (config.head_dim, config.dtype, config.text_key) == (128, "float16", None)
-    assert config.vision == VisionConfig(16, 1280, 3456, depth=32)
+    vision = config.vision
+    assert vision is not None
+    assert (vision.heads, vision.hidden_size, vision.intermediate_size) == (16, 1280, 3456)
+    assert (vision.depth, vision.merge) == (32, 2)
     assert config.quant == QuantConfig("awq", 4, 128, True, ("visual",))
 
 
