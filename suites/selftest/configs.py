@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 Config = dict[str, Any]
@@ -237,4 +238,4 @@ def quantized(config: Config, method: str, **keys: Any) -> Config:
     quantization = QUANTIZATIONS[method]
     if quantization is None:
         return config
-    return {**config, "quantization_config": {**quantization, **keys}}
+    return {**config, "quantization_config": {**copy.deepcopy(quantization), **keys}}
