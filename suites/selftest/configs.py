@@ -15,8 +15,8 @@ TEXT: Config = {
     "vocab_size": 640,
     "max_position_embeddings": 256,
 }
-_SPARSE = {"moe_intermediate_size": 256, "num_experts_per_tok": 2, "norm_topk_prob": True}
-_LATENT = {
+_SPARSE: Config = {"moe_intermediate_size": 256, "num_experts_per_tok": 2, "norm_topk_prob": True}
+_LATENT: Config = {
     "num_key_value_heads": 8,
     "q_lora_rank": 128,
     "kv_lora_rank": 128,
@@ -31,15 +31,15 @@ _LATENT = {
     "scoring_func": "sigmoid",
     "first_k_dense_replace": 1,
 }
-_SHARED = {"num_experts": 8, "shared_expert_intermediate_size": 512}
-_QWEN_TOWER = {"hidden_size": 64, "intermediate_size": 128, "depth": 2, "num_heads": 4}
-_QWEN_3_TOWER = {
+_SHARED: Config = {"num_experts": 8, "shared_expert_intermediate_size": 512}
+_QWEN_TOWER: Config = {"hidden_size": 64, "intermediate_size": 128, "depth": 2, "num_heads": 4}
+_QWEN_3_TOWER: Config = {
     **_QWEN_TOWER,
     "out_hidden_size": 512,
     "deepstack_visual_indexes": [0, 1],
     "num_position_embeddings": 64,
 }
-_GLM_TOWER = {
+_GLM_TOWER: Config = {
     "hidden_size": 64,
     "intermediate_size": 256,
     "out_hidden_size": 512,
@@ -47,7 +47,7 @@ _GLM_TOWER = {
     "num_heads": 4,
     "image_size": 56,
 }
-_VIT = {
+_VIT: Config = {
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 2,
@@ -56,7 +56,7 @@ _VIT = {
     "patch_size": 14,
     "model_type": "vit",
 }
-_LINEAR = {
+_LINEAR: Config = {
     "head_dim": 64,
     "linear_num_key_heads": 4,
     "linear_num_value_heads": 8,
@@ -77,7 +77,7 @@ def _flat(architecture: str, model_type: str, **keys: Any) -> Config:
 
 
 def _nested(
-    architecture: str, kind: str, vision: Config, key: str = "text_config", **keys: Any
+    architecture: str, kind: str, vision: Config, *, key: str = "text_config", **keys: Any
 ) -> Config:
     return {
         "architectures": [architecture],
@@ -167,7 +167,7 @@ MODELS: dict[str, Config] = {
         "InternVLChatModel",
         "internvl_chat",
         {**_VIT, "qkv_bias": True, "qk_normalization": False, "norm_type": "layer_norm"},
-        "llm_config",
+        key="llm_config",
         architectures=["Qwen2ForCausalLM"],
         model_type="qwen2",
     )
@@ -198,7 +198,7 @@ QUANTS: dict[str, Config | None] = {
         "group_size": 128,
         "zero_point": True,
         "version": "gemm",
-        "modules_to_not_convert": [*_UNQUANTIZED, "mlp.gate", "block_sparse_moe.gate"],
+        "modules_to_not_convert": [*_UNQUANTIZED],
     },
     "gptq": {
         "quant_method": "gptq",

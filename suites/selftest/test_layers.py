@@ -26,6 +26,7 @@ LAYERS = {
     "fixtures.platforms": PURE,
     "fixtures.plugin": GLUE,
     "fixtures.prediction": PURE,
+    "fixtures.reality": PURE,
     "fixtures.repairs": PURE,
     "fixtures.rules": PURE,
     "fixtures.tokenizer": PURE,
