@@ -29,6 +29,7 @@ LAYERS = {
     "fixtures.plugin": GLUE,
     "fixtures.prediction": PURE,
     "fixtures.recommendation": PURE,
+    "fixtures.reality": PURE,
     "fixtures.repairs": PURE,
     "fixtures.rules": PURE,
     "fixtures.stages": PURE,
