@@ -13,6 +13,7 @@ import pytest
 from fixtures import planner
 from suites.selftest.configs import GEMMA_4B, QWEN2_VL_72B, Config, quantized
 from suites.selftest.runs import ROOT
+from suites.selftest.tiny import Tiny
 
 
 def written(tmp_path: Path, config: Config, name: str = "model") -> Path:
@@ -145,6 +146,34 @@ def test_a_deployment_that_cannot_be_meant_is_refused(
         planner.main(["DIR", *options])
     assert left.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_config_that_lies_is_held_against_the_headers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = Tiny(intermediate=128).write(tmp_path / "tiny")
+    # Without biases it is a Llama.
+    config = {**Tiny(intermediate=128).config(), "architectures": ["LlamaForCausalLM"]}
+    (directory / "config.json").write_text(json.dumps(config))
+    assert planner.main([str(directory), "--tp", "1"]) == 0
+    assert "held against the headers of 1 file, 49 tensors" in capsys.readouterr().out
+    (directory / "config.json").write_text(json.dumps({**config, "intermediate_size": 96}))
+    assert planner.main([str(directory), "--tp", "1"]) == 1
+    shown = capsys.readouterr().out
+    assert "holds 128 input features, and config.json promises 96" in shown
+    assert "the engine drops 25.0% of it without a word, in 2 of 2 layers" in shown
+    assert "Make config.json and weights agree" in shown
+
+
+def test_a_shard_that_is_listed_and_absent_is_bad_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = Tiny(shards=3).write(tmp_path / "tiny")
+    (directory / "model-00002-of-00003.safetensors").unlink()
+    assert planner.main([str(directory)]) == 2
+    error = capsys.readouterr().err
+    assert "names model-00002-of-00003.safetensors, which does not exist" in error
+    assert error.count("\n") == 1
 
 
 def test_planning_imports_no_tensor_library_and_no_engine() -> None:
