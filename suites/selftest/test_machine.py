@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -105,6 +106,13 @@ def test_gpus_are_read_from_nvml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", fake_nvml(gpus=2))
     gpu = Gpu(name="NVIDIA H200", memory_bytes=140 * GIB, driver="580.1", compute_capability="9.0")
     assert read_gpus() == (gpu, gpu)
+
+
+def test_the_capability_that_decides_is_the_first_gpus() -> None:
+    gpu = Gpu(name="A100", memory_bytes=80 * GIB, driver="580.1", compute_capability="8.0")
+    machine = read_machine()
+    assert replace(machine, gpus=(gpu, gpu)).capability == (8, 0)
+    assert replace(machine, gpus=()).capability is None
 
 
 @pytest.mark.parametrize(
