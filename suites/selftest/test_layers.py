@@ -23,6 +23,8 @@ LAYERS = {
     "fixtures.errors": PURE,
     "fixtures.kernels": PURE,
     "fixtures.layer_rules": PURE,
+    "fixtures.objections": PURE,
+    "fixtures.share": PURE,
     "fixtures.memory": PURE,
     "fixtures.options": PURE,
     "fixtures.platforms": PURE,
