@@ -7,17 +7,29 @@ serves. Draws are the same in every run.
 
 from __future__ import annotations
 
+import importlib.util
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fixtures.dry import DryEngine
+from fixtures.kernels import KERNELS
+from fixtures.layer_rules import LAYER_RULES
+from fixtures.rules import MODEL_RULES
 from suites.agreement import note
 from suites.dry.generated import METHODS, Config, configs, seeing
 from suites.dry.judge import compare
 
 pytestmark = pytest.mark.dry
 
+PLACES = sorted(
+    {rule.source for rule in MODEL_RULES}
+    | {rule.source for rule in LAYER_RULES}
+    | {kernel.source for kernel in KERNELS}
+)
 SIZES = st.sampled_from((1, 2, 2, 2, 3, 4, 4, 4, 8, 8, 8))
 REPEATABLE = settings(
     derandomize=True,
@@ -25,6 +37,19 @@ REPEATABLE = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_rules_place_is_in_the_engine(place: str) -> None:
+    """The file is there, and so is the first name that is said of it."""
+    package = importlib.util.find_spec("transformers" if "transformers:" in place else "vllm")
+    if package is None or package.origin is None:
+        pytest.skip("no vLLM is installed in this environment: `tox -e cpu -- suites/dry`")
+    name, _, said = place.partition(": ")
+    root = Path(package.origin).parent
+    text = (root / name).read_text() if name.endswith(".py") else ""
+    words = re.findall(r"\w+", said.partition(",")[0].split(" ")[0])
+    assert not text or all(word in text for word in words), place
 
 
 @settings(REPEATABLE, max_examples=300)
