@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import pytest
 
 from fixtures.checkpoint.config import ModelConfig, parse_config
+from fixtures.checkpoint.modules import linears
 from fixtures.checkpoint.stored import headers, stored
 from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.miniature import Recipe, write_miniature
@@ -298,3 +299,19 @@ def test_hostile_names_are_unknown_names() -> None:
     assert contradictions(model, weights) == ()
     assert notes(model, weights)
     assert all(len(note) < 300 and note.isprintable() for note in notes(model, weights))
+
+
+@pytest.mark.parametrize("dynamic", [{}, {r"-:.*layers\.1\.": {}}])
+def test_what_gptq_did_not_list_as_quantized_is_dense(dynamic: dict[str, Any]) -> None:
+    data = config("qwen2_5_vl", "gptq")
+    attention = [f"self_attn.{name}_proj" for name in "qkvo"]
+    data["quantization_config"] |= {
+        "modules_in_block_to_quantize": [attention[:3], attention[3:]],
+        "dynamic": dynamic,
+    }
+    model = parse_config(data, source="c")
+    formats = {layer.pattern: layer.scheme.format for layer in linears(model) if layer.count > 1}
+    assert formats["model.layers.*.self_attn.qkv_proj"] == "gptq"
+    assert formats["model.layers.*.mlp.gate_up_proj"] == "dense"
+    assert formats["visual.blocks.*.attn.qkv"] == "dense"
+    assert not any(layer.mixed for layer in linears(model))
