@@ -1,4 +1,4 @@
-"""Patterns from strangers' configs: matched as the engine does, and refused where that is no fun."""
+"""Patterns from strangers' configs: matched as the engine does, and refused where they run wild."""
 
 from __future__ import annotations
 
