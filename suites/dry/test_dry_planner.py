@@ -21,7 +21,7 @@ from fixtures.layer_rules import LAYER_RULES
 from fixtures.rules import MODEL_RULES
 from suites.agreement import note
 from suites.dry.generated import METHODS, Config, configs, seeing
-from suites.dry.judge import compare
+from suites.dry.judge import Comparison, compare
 
 pytestmark = pytest.mark.dry
 
@@ -52,15 +52,19 @@ def test_a_rules_place_is_in_the_engine(place: str) -> None:
     assert not text or all(word in text for word in words), place
 
 
+def settle(request: pytest.FixtureRequest, kind: str, found: Comparison) -> None:
+    """Note the comparison, where there is one, and fail where it differs."""
+    if found.known:
+        note(request.node.user_properties, kind, agrees=found.agrees)
+    assert found.agrees, found.words
+
+
 @settings(REPEATABLE, max_examples=300)
 @given(config=configs(), tp=SIZES)
 def test_the_cpu_build_does_what_is_planned(
     engine: DryEngine, request: pytest.FixtureRequest, config: Config, tp: int
 ) -> None:
-    found = compare(engine, config, tp)
-    if found.known:
-        note(request.node.user_properties, "dry: cpu", agrees=found.agrees)
-    assert found.agrees, found.words
+    settle(request, "dry: cpu", compare(engine, config, tp))
 
 
 @settings(REPEATABLE, max_examples=100)
@@ -68,10 +72,7 @@ def test_the_cpu_build_does_what_is_planned(
 def test_a_vision_tower_does_what_is_planned(
     engine: DryEngine, request: pytest.FixtureRequest, config: Config, tp: int
 ) -> None:
-    found = compare(engine, config, tp)
-    if found.known:
-        note(request.node.user_properties, "dry: cpu", agrees=found.agrees)
-    assert found.agrees, found.words
+    settle(request, "dry: cpu", compare(engine, config, tp))
 
 
 @settings(REPEATABLE, max_examples=200)
@@ -79,7 +80,4 @@ def test_a_vision_tower_does_what_is_planned(
 def test_cuda_decides_as_planned_where_python_decides(
     hopper: DryEngine, request: pytest.FixtureRequest, config: Config, tp: int
 ) -> None:
-    found = compare(hopper, config, tp, platform="cuda")
-    if found.known:
-        note(request.node.user_properties, "dry: cuda, simulated", agrees=found.agrees)
-    assert found.agrees, found.words
+    settle(request, "dry: cuda, simulated", compare(hopper, config, tp, platform="cuda"))
