@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from fixtures.checkpoint.config import ModelConfig, parse_config
+from fixtures.checkpoint.config import parse_config
+from fixtures.checkpoint.model import ModelConfig
 from fixtures.platforms import Capability, Platform
 from fixtures.prediction import plan
 from suites.selftest.configs import QWEN2_VL_72B, quantized

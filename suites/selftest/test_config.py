@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from fixtures.checkpoint.config import parse_config, with_intermediate
-from fixtures.checkpoint.quantization import QuantConfig
+from fixtures.checkpoint.schemes import QuantConfig
 from fixtures.errors import InputError
 
 FLAT: dict[str, Any] = {

@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fixtures.checkpoint.config import ModelConfig, parse_config
+from fixtures.checkpoint.config import parse_config
 from fixtures.checkpoint.layout import place
+from fixtures.checkpoint.model import ModelConfig
 from fixtures.coverage import Box, Copy, RankAudit, coverage, grid
 from fixtures.miniature import Recipe, config_json, tensors
 

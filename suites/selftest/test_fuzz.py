@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fixtures.checkpoint.config import ModelConfig, parse_config
+from fixtures.checkpoint.config import parse_config
 from fixtures.checkpoint.matching import Names
+from fixtures.checkpoint.model import ModelConfig
 from fixtures.checkpoint.tensors import INDEX, read_checkpoint, read_header, read_metadata
 from fixtures.errors import InputError
 from fixtures.platforms import Platform

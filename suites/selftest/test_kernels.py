@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fixtures.checkpoint.quantization import Scheme
+from fixtures.checkpoint.schemes import Scheme
 from fixtures.kernels import KERNELS, Shape, choose
 from fixtures.platforms import Capability, FailureClass, Platform
 

@@ -2,7 +2,7 @@ import pytest
 
 from fixtures.checkpoint.config import parse_config
 from fixtures.checkpoint.layout import Place, expected_shape, place
-from fixtures.checkpoint.quantization import UNQUANTIZED, QuantConfig
+from fixtures.checkpoint.schemes import UNQUANTIZED, QuantConfig
 from suites.selftest.test_config import FLAT
 
 AWQ = QuantConfig("awq", 4, 128, True, ("visual",))

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.checkpoint.config import ModelConfig, parse_config
+from fixtures.checkpoint.config import parse_config
+from fixtures.checkpoint.model import ModelConfig
 from fixtures.checkpoint.modules import Linear, canonical, linears, pattern_of
 from fixtures.prediction import plan
 from suites.selftest.configs import (

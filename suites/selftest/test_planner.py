@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from fixtures import planner, rules
-from fixtures.checkpoint.config import ModelConfig, parse_config
+from fixtures.checkpoint.config import parse_config
+from fixtures.checkpoint.model import ModelConfig
 from fixtures.layer_rules import LAYER_RULES
 from fixtures.miniature import Recipe, config_json
 from fixtures.platforms import FailureClass, Platform

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fixtures.checkpoint.config import parse_config
-from fixtures.checkpoint.quantization import DENSE, QuantConfig, Scheme
+from fixtures.checkpoint.schemes import DENSE, QuantConfig, Scheme
 from fixtures.errors import InputError
 from fixtures.platforms import Platform
 from fixtures.prediction import plan

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
-from fixtures.checkpoint.config import ModelConfig, parse_config
+from fixtures.checkpoint.config import parse_config
+from fixtures.checkpoint.model import ModelConfig
 from fixtures.checkpoint.modules import linears
 from fixtures.checkpoint.stored import headers, stored
 from fixtures.checkpoint.tensors import read_checkpoint

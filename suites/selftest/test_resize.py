@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from fixtures.checkpoint.config import parse_config
 from fixtures.checkpoint.layout import Place, place
-from fixtures.checkpoint.quantization import UNQUANTIZED, QuantConfig
 from fixtures.checkpoint.resize import resize_tensor, resized_shape
+from fixtures.checkpoint.schemes import UNQUANTIZED, QuantConfig
 from fixtures.checkpoint.widths import check_width, padded_width, trimmed_width
 from fixtures.errors import InputError
 from suites.selftest import oracles

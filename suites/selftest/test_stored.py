@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.checkpoint.config import ModelConfig, parse_config
+from fixtures.checkpoint.config import parse_config
+from fixtures.checkpoint.model import ModelConfig
 from fixtures.checkpoint.stored import headers, stored
 from suites.selftest.test_config import FLAT
 from suites.selftest.tiny import Tiny

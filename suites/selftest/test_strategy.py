@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.checkpoint.config import ModelConfig, parse_config
+from fixtures.checkpoint.config import parse_config
+from fixtures.checkpoint.model import ModelConfig
 from fixtures.memory import kv_cache_bytes, kv_cache_bytes_per_token, weight_bytes
 from fixtures.options import Option
 from fixtures.recommendation import lines, to_json
