@@ -25,6 +25,7 @@ LAYERS = {
     "fixtures.layer_rules": PURE,
     "fixtures.objections": PURE,
     "fixtures.share": PURE,
+    "fixtures.loaders": PURE,
     "fixtures.memory": PURE,
     "fixtures.options": PURE,
     "fixtures.platforms": PURE,
