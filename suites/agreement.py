@@ -18,6 +18,7 @@ KINDS: Final = {
     "live: capacity": "servers have room for the tokens the plan's arithmetic gives, within 1 %",
     "dry: cpu": "checkpoints meet in vLLM's own model code the fate that is planned",
     "dry: cuda, simulated": "the same with CUDA's choices simulated: a hint, no GPU ran them",
+    "dry: weight bytes": "checkpoints take the memory on a rank that is planned, within 0.5 %",
     "field": "reported checkpoints fail and serve where the plan says",
     "field, changed since": "reports the engine has overtaken, each for a named reason",
 }

@@ -70,7 +70,12 @@ def _agree(seen: str, planned: CellPlan) -> bool:
     if seen == "lost":
         # A rank without one group has scales of no rows, which the kernel's own preparation of the
         # weights refuses: still at load, and after what a load without data can show.
-        bare = any(o.rule.startswith("group") and o.size <= o.granule for o in planned.obstacles)
+        # So do words that a rank cannot fill.
+        bare = any(
+            o.rule == "packed_word_straddles_rank"
+            or (o.rule.startswith("group") and o.size <= o.granule)
+            for o in planned.obstacles
+        )
         return failure in LOST or (failure == "load" and bare)
     if seen == "whole":
         return planned.serves or all(
