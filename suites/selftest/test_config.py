@@ -121,7 +121,6 @@ def test_autoawq_names_of_the_quantization_fields_are_read() -> None:
         (changed(num_key_value_heads=7), ["num_key_value_heads", "7", "64"]),
         (changed(num_attention_heads=60), ["num_attention_heads", "60", "8192"]),
         (changed(torch_dtype="int8"), ["dtype", "'int8'", "bfloat16"]),
-        (changed(torch_dtype=None), ["dtype", "None"]),
         (changed(vision_config=None), ["vision_config", "None"]),
         (changed(vision_config={"hidden_size": 8}), ["vision_config.intermediate_size", "missing"]),
         (changed(text_config=3), ["text_config", "3"]),

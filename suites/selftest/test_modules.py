@@ -230,3 +230,30 @@ def test_what_a_config_leaves_out_is_assumed_aloud() -> None:
 def test_mistrals_window_is_its_class_default(keys: Any, window: tuple[int, int]) -> None:
     model = read(text("MistralForCausalLM", **keys))
     assert (model.window, model.window_layers) == window
+
+
+def test_awq_asks_for_all_experts_by_their_common_name() -> None:
+    """The engine's own name for w1 and w3 holds "gate"; the one it asks by does not."""
+    config = quantized(MIXTRAL, "awq", modules_to_not_convert=["gate"])
+    experts = layer(config, "model.layers.*.block_sparse_moe.experts.*.gate_up_proj")
+    assert experts.scheme.quantized
+    assert not layer(config, "model.layers.*.block_sparse_moe.gate").scheme.quantized
+
+
+def test_a_dtype_that_is_not_said_is_the_engines_choice() -> None:
+    model = read({key: value for key, value in GPT2.items() if key != "torch_dtype"})
+    assert model.dtype == "bfloat16"
+    assert "dtype = bfloat16" in model.assumed
+
+
+def test_a_float32_config_is_computed_in_16_bits() -> None:
+    model = read(quantized({**LLAMA_8B, "torch_dtype": "float32"}, "gptq"))
+    assert plan(model, tp=2, platform="cuda").serves
+
+
+def test_a_flag_is_asked_for_only_where_it_is_needed() -> None:
+    found = {repair.kind: repair for repair in plan(read(GLM_41V), tp=8, platform="cuda").repairs}
+    assert found["encoder_data_parallel"].flags
+    assert (found["smaller_tp"].to, found["smaller_tp"].flags) == (4, ())
+    assert found["pipeline_parallel"].flags == ()
+    assert "expert_parallel" not in found

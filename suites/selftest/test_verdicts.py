@@ -78,6 +78,21 @@ def test_the_document_has_every_obstacle_repair_and_command(
     assert repairs["trim"]["exact"] is False
 
 
+@pytest.mark.parametrize("given", [".", "config.json", "./"])
+def test_a_path_without_a_name_is_spelt_out(
+    given: str, large: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(large)
+    planner.main([given, "--tp", "2"])
+    assert f"--out {large}-padded-29696 --to 29696" in capsys.readouterr().out
+
+
+def test_with_gpus_the_exit_code_says_whether_one_can_deploy(large: Path) -> None:
+    box = ["--gpus", "4", "--gpu-memory", "24"]
+    assert planner.main([str(large), *box]) == 0
+    assert planner.main([str(large), "--gpus", "1", "--gpu-memory", "24"]) == 1
+
+
 def test_several_checkpoints_are_planned_at_once(
     large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
