@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.checkpoint.config import parse_config
 from fixtures.checkpoint.model import ModelConfig
-from fixtures.checkpoint.modules import Linear, canonical, linears, pattern_of
+from fixtures.checkpoint.modules import Linear, canonical, linears
 from fixtures.prediction import plan
 from suites.selftest.configs import (
     DEEPSEEK_V3,
@@ -205,11 +205,6 @@ def test_an_override_of_gptqs_that_the_engine_does_not_see_is_an_obstacle() -> N
 )
 def test_a_models_own_prefix_is_not_part_of_a_modules_name(name: str, plain: str) -> None:
     assert canonical(name) == plain
-
-
-def test_a_pattern_has_every_index_as_a_star() -> None:
-    name = "model.layers.12.mlp.experts.7.down_proj.qweight"
-    assert pattern_of(name) == "model.layers.*.mlp.experts.*.down_proj.qweight"
 
 
 def test_what_a_config_leaves_out_is_assumed_aloud() -> None:
