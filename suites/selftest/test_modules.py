@@ -252,3 +252,47 @@ def test_a_flag_is_asked_for_only_where_it_is_needed() -> None:
     assert (found["smaller_tp"].to, found["smaller_tp"].flags) == (4, ())
     assert found["pipeline_parallel"].flags == ()
     assert "expert_parallel" not in found
+
+
+@pytest.mark.parametrize(("most", "windowed"), [(28, 4), (32, 0), (21, 11), (40, 0)])
+def test_qwens_window_begins_after_so_many_layers(most: int, windowed: int) -> None:
+    model = read(
+        text(
+            "Qwen2ForCausalLM",
+            sliding_window=4096,
+            use_sliding_window=True,
+            max_window_layers=most,
+        )
+    )
+    assert model.window_layers == windowed
+
+
+@pytest.mark.parametrize(
+    ("method", "capability", "failure"),
+    [
+        ("gptq", (7, 0), "load"),
+        ("compressed-tensors", (7, 0), "load"),
+        ("awq", (7, 0), "config"),
+        ("fp8", (7, 0), "config"),
+        ("none", (7, 0), None),
+        ("none", (6, 1), "config"),
+    ],
+)
+def test_an_old_gpu_is_refused_where_the_engine_refuses_it(
+    method: str, capability: tuple[int, int], failure: str | None
+) -> None:
+    cell = plan(read(quantized(LLAMA_8B, method)), tp=1, platform="cuda", capability=capability)
+    assert cell.failure_class == failure
+
+
+def test_an_override_to_what_the_engine_does_not_take_is_an_obstacle() -> None:
+    config = quantized(LLAMA_8B, "gptq", dynamic={"+:.*down_proj": {"bits": 3}})
+    rules = [obstacle.rule for obstacle in plan(read(config), tp=1, platform="cuda").obstacles]
+    assert rules == ["gptq_type"]
+
+
+def test_a_shared_expert_is_as_many_times_as_wide_when_the_experts_are_padded() -> None:
+    config = {**DEEPSEEK_V3, "moe_intermediate_size": 1408}
+    cell = plan(read(quantized(config, "compressed-tensors")), tp=8, platform="cuda")
+    pad = next(repair for repair in cell.repairs if repair.kind == "pad")
+    assert (pad.key, pad.to) == ("moe_intermediate_size", 2048)

@@ -92,6 +92,11 @@ def test_an_override_changes_what_it_matches() -> None:
     assert found.scheme(("model.layers.0.mlp.up_proj",)) == Scheme("gptq", 4, 128)
 
 
+def test_an_override_keeps_the_channels_of_its_base() -> None:
+    found = quant("gptq", group_size=-1, dynamic={r".*\.down_proj": {"bits": 8}})
+    assert found.scheme(DOWN) == Scheme("gptq", 8, 0)
+
+
 def test_a_group_of_its_own_is_for_the_layers_it_targets() -> None:
     groups = {
         **packed(),
