@@ -33,6 +33,7 @@ def packed(**weights: Any) -> dict[str, Any]:
         ("awq", {"zero_point": False}, Scheme("awq", 4, 128)),
         ("gptq", {}, Scheme("gptq", 4, 128)),
         ("gptq", {"bits": 8, "group_size": -1}, Scheme("gptq", 8, 0)),
+        ("gptq", {"checkpoint_format": "gptq_v2"}, Scheme("gptq", 4, 128, version=2)),
         ("gptq", {"sym": False, "desc_act": True}, Scheme("gptq", 4, 128, False, True)),
         ("fp8", {}, Scheme("fp8", 8, block=(128, 128), symmetric=True)),
         ("fp8", {"weight_block_size": None}, Scheme("fp8", 8)),
