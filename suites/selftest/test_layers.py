@@ -17,6 +17,7 @@ LAYERS = {
     "fixtures.checkpoint": PURE,
     "fixtures.checkpoint.linear": EFFECTS,
     "fixtures.checkpoint.tensors": EFFECTS,
+    "fixtures.checkpoint.weights": EFFECTS,
     "fixtures.commands": PURE,
     "fixtures.coverage": PURE,
     "fixtures.dry_findings": PURE,
