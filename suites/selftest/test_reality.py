@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -14,7 +14,7 @@ from fixtures.checkpoint.model import ModelConfig
 from fixtures.checkpoint.modules import linears
 from fixtures.checkpoint.stored import headers, stored
 from fixtures.checkpoint.tensors import read_checkpoint
-from fixtures.miniature import Recipe, write_miniature
+from fixtures.miniature import QUANTIZATIONS, Quantization, Recipe, write_miniature
 from fixtures.reality import contradictions, notes, observed
 from fixtures.rules import Obstacle
 from suites.selftest.small_configs import MODELS, QUANTS, config
@@ -60,10 +60,8 @@ def test_what_a_config_promises_does_not_contradict_it(name: str, quant: str) ->
     assert notes(model, weights) == ()
 
 
-@pytest.mark.parametrize("quant", ["awq", "none"])
-def test_the_miniature_agrees_with_its_config(
-    tmp_path: Path, quant: Literal["awq", "none"]
-) -> None:
+@pytest.mark.parametrize("quant", QUANTIZATIONS)
+def test_the_miniature_agrees_with_its_config(tmp_path: Path, quant: Quantization) -> None:
     directory = tmp_path / "mini"
     directory.mkdir()
     write_miniature(directory, Recipe(quant=quant, layers=1))
