@@ -48,7 +48,7 @@ LAYERS = {
     "suites.selftest": GLUE,
 }
 # What runs inside the engine's processes, and nothing else, may import the engine.
-INSIDE = ("fixtures/serving/audit.py", "fixtures/serving/inside/")
+INSIDE = ("fixtures/serving/audit.py", "fixtures/serving/inside/", "suites/oracles/inside/")
 OWN = ("fixtures", "suites", "reports", "conftest")
 
 

@@ -1,0 +1,63 @@
+"""The miniatures that others dequantize too, and their answers, each asked for once."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import pytest
+
+from fixtures.miniature import Quantization, Recipe, write_miniature
+from fixtures.serving.server import server_environment
+
+Who: TypeAlias = Literal["library", "engine"]
+Ask: TypeAlias = Callable[[Who, Quantization], dict[str, np.ndarray]]
+SCRIPT = Path(__file__).parent / "inside" / "dequantized.py"
+# What each of them imports; a spec is enough: importing the engine here is forbidden.
+NEEDS: dict[Who, tuple[str, ...]] = {
+    "library": ("torch", "safetensors", "transformers", "compressed_tensors"),
+    "engine": ("torch", "safetensors", "vllm"),
+}
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Quantization], Path]:
+    @cache
+    def written(quant: Quantization) -> Path:
+        directory = tmp_path_factory.mktemp(quant)
+        # Transformers and vLLM refuse FP8 blocks that end in part of one: this width has none.
+        write_miniature(directory, Recipe(quant=quant, layers=1))
+        return directory
+
+    return written
+
+
+@pytest.fixture(scope="session")
+def ask(miniature: Callable[[Quantization], Path], tmp_path_factory: pytest.TempPathFactory) -> Ask:
+    """Weights `[outputs, inputs]` of every quantized module, as somebody else reads them."""
+
+    @cache
+    def asked(who: Who, quant: Quantization) -> dict[str, np.ndarray]:
+        missing = [name for name in NEEDS[who] if importlib.util.find_spec(name) is None]
+        if missing:
+            pytest.skip(f"{', '.join(missing)} not installed: `tox -e cpu -- suites/oracles`")
+        out = tmp_path_factory.mktemp("answers") / "answer.npz"
+        ended = subprocess.run(
+            [sys.executable, str(SCRIPT), who, str(miniature(quant)), str(out)],
+            env=server_environment(os.environ, {"OMP_NUM_THREADS": "1"}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stdout[-4000:]
+        with np.load(out) as answer:
+            return dict(answer)
+
+    return asked
