@@ -1,4 +1,4 @@
-"""Checkpoints of real shapes and made-up weights, of any size, written as fast as the disk takes them.
+"""Checkpoints of real shapes and made-up weights, of any size, at the speed of the disk.
 
 Names, dtypes and shapes are a published checkpoint's of the config (`fixtures.checkpoint.stored`);
 tensors stand layer by layer and are cut into shards where transformers cuts them. The data are one
@@ -64,11 +64,13 @@ def _position(entry: Entry) -> tuple[int, int]:
 def shards(tensors: tuple[Entry, ...], limit_bytes: int) -> dict[str, tuple[Entry, ...]]:
     """File name → tensors: a shard ends where the next tensor would take it past the limit."""
     lots: list[list[Entry]] = [[]]
+    held = 0
     for tensor in tensors:
-        held = sum(entry.nbytes for entry in lots[-1])
         if lots[-1] and held + tensor.nbytes > limit_bytes:
             lots.append([])
+            held = 0
         lots[-1].append(tensor)
+        held += tensor.nbytes
     count = len(lots)
     return {
         f"model-{number:05}-of-{count:05}.safetensors": tuple(lot)
@@ -117,7 +119,7 @@ class _Drawn:
 
 
 def _bytes(array: np.ndarray[Any, Any]) -> memoryview:
-    return memoryview(array.view(np.uint8))
+    return array.view(np.uint8).data
 
 
 def _write_shard(path: Path, lot: tuple[Entry, ...], fill: _Drawn | None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from suites.benchmarks.generated import entries
+from suites.benchmarks.generated import entries, shards
 from suites.selftest.configs import QWEN2_VL_72B, Config, quantized, text
 
 WIDTH: Final = 18944
@@ -44,6 +44,16 @@ def qwen_7b_of(size_bytes: int, *, method: str, vocabulary: int) -> Config:
     one, two = (_nbytes(qwen_7b(n, method=method, vocabulary=vocabulary)) for n in (1, 2))
     layers = max(1, 1 - (one - size_bytes) // (two - one))
     return qwen_7b(layers, method=method, vocabulary=vocabulary)
+
+
+def shared_limit(config: Config, below: int) -> int:
+    """The largest size of shards, in bytes, at which the MLP of some layer is in each of them."""
+    tensors = entries(config)
+    for limit in range(below, below // 2, -(1 << 22)):
+        lots = shards(tensors, limit).values()
+        if all(any(".mlp." in entry.name for entry in lot) for lot in lots):
+            return limit
+    raise ValueError(f"no shards of {below // 2} to {below} bytes all hold an MLP's tensors")
 
 
 def qwen_vl_72b(layers: int = LAYERS_72B, *, width: int = WIDTH_72B) -> Config:
