@@ -1,0 +1,1 @@
+"""What a variant costs, measured on demand: `tox -e cpu -- suites/benchmarks`."""
