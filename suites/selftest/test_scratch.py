@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import signal
 import subprocess
 import sys
@@ -8,13 +10,13 @@ import psutil
 import pytest
 
 from fixtures.errors import InputError
-from fixtures.scratch import remove_stale, scratch_directory
+from fixtures.scratch import Abandoned, remove_stale, scratch_directory
 
 DEADLINE_S = 10.0
 
 # Stops for good where it is told to; the parent kills it there.
 VICTIM = """
-import os, pathlib, sys, time
+import pathlib, sys, time
 from fixtures.scratch import scratch_directory
 
 final, point = pathlib.Path(sys.argv[1]), sys.argv[2]
@@ -41,7 +43,6 @@ with scratch_directory(final) as partial:
         here("half a file")
     (partial / "folder").mkdir()
     here("all written")
-    pathlib.Path.rename = stopping("last rename", os.rename)
 """
 
 
@@ -74,6 +75,14 @@ def killed(victim: subprocess.Popen[str], number: signal.Signals = signal.SIGKIL
     victim.communicate(timeout=DEADLINE_S)
 
 
+def abandoned(directory: Path) -> Path:
+    """As after a power failure: neither the owner nor its cleaner is there any more."""
+    partial = directory / ".final.partial-0badcafe"
+    partial.mkdir()
+    (partial / "weights").write_text("12345")
+    return partial
+
+
 def test_the_directory_appears_complete_under_its_name(tmp_path: Path) -> None:
     final = tmp_path / "final"
     with scratch_directory(final) as partial:
@@ -101,11 +110,11 @@ def test_any_exception_leaves_nothing(tmp_path: Path, error: type[BaseException]
     "point",
     [
         "before mkdir",
-        "before rename",
+        "after mkdir",
         "entered",
         "half a file",
         "all written",
-        "before last rename",
+        "before rename",
     ],
 )
 def test_a_kill_leaves_nothing(tmp_path: Path, point: str) -> None:
@@ -120,20 +129,129 @@ def test_so_does_any_other_signal(tmp_path: Path, number: signal.Signals) -> Non
 
 
 def test_a_kill_after_the_rename_leaves_the_complete_directory(tmp_path: Path) -> None:
-    killed(stopped_at("after last rename", tmp_path / "final"))
+    killed(stopped_at("after rename", tmp_path / "final"))
     time.sleep(0.2)  # what a wrong cleaner would need to do its damage
     assert leftovers(tmp_path) == ["final"]
     assert leftovers(tmp_path / "final") == ["folder", "weights"]
 
 
 def test_what_a_dead_owner_left_is_removed_at_the_next_attempt(tmp_path: Path) -> None:
-    # As after a power failure: neither the owner nor its cleaner is there any more.
-    (tmp_path / ".final.partial-0badcafe").mkdir()
-    (tmp_path / ".final.partial-0badcafe" / "weights").write_text("w")
+    abandoned(tmp_path)
     (tmp_path / ".other.partial-0badcafe").mkdir()
+    (tmp_path / ".final.partial-old").mkdir()  # somebody's own
     with scratch_directory(tmp_path / "final"):
         pass
-    assert leftovers(tmp_path) == [".other.partial-0badcafe", "final"]
+    assert leftovers(tmp_path) == [".final.partial-old", ".other.partial-0badcafe", "final"]
+
+
+def test_what_was_removed_is_told_with_the_bytes_it_frees(tmp_path: Path) -> None:
+    partial = abandoned(tmp_path)
+    (tmp_path / "source").write_text("not freed")
+    (partial / "linked").hardlink_to(tmp_path / "source")
+    said = [str(found) for found in remove_stale(tmp_path / "final")]
+    assert said == [f"removed an abandoned partial copy: {partial} (5 bytes)"]
+    assert leftovers(tmp_path) == ["source"]
+
+
+def test_what_cannot_be_told_abandoned_stays_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    partial = abandoned(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with scratch_directory(tmp_path / "final"):
+        (found,) = remove_stale(tmp_path / "final")[:1]
+    assert str(found).startswith(f"left a partial copy: {partial} (whether its owner lives is unkn")
+    assert leftovers(tmp_path) == [partial.name, "final"]
+
+
+def test_a_directory_taken_for_abandoned_before_its_lock_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[Abandoned] = []
+
+    real = Path.mkdir
+
+    def race(path: Path) -> None:
+        real(path)
+        if not removed:
+            removed.extend(remove_stale(tmp_path / "final"))
+
+    monkeypatch.setattr(Path, "mkdir", race)
+    with scratch_directory(tmp_path / "final") as partial:
+        assert [found.path for found in removed] == [partial]
+        assert remove_stale(tmp_path / "final") == []
+    assert leftovers(tmp_path) == ["final"]
+
+
+def test_an_interrupted_sweep_is_finished_by_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def fail() -> None:
+        with scratch_directory(tmp_path / "final") as partial:
+            (partial / "weights").write_text("w")
+            monkeypatch.setattr("shutil.rmtree", interrupt)
+            raise ValueError
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert leftovers(tmp_path) == []
+
+
+def test_a_target_that_another_run_makes_is_refused_at_once(tmp_path: Path) -> None:
+    victim = stopped_at("half a file", tmp_path / "final")
+    try:
+        with (
+            pytest.raises(InputError, match=r"is being made by another run, which works in .*l-"),
+            scratch_directory(tmp_path / "final"),
+        ):
+            pytest.fail("entered")
+    finally:
+        killed(victim)
+    assert empty_before(tmp_path, DEADLINE_S)
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, r"has no space left \([\d.]+ MB free\), expected room .* Free some"),
+        (errno.EDQUOT, "exceeds this user's quota"),
+        (errno.EFBIG, "takes no larger file, .* Raise `ulimit -f`"),
+        (errno.EROFS, "is on a read-only filesystem"),
+        (errno.EACCES, "is not open to this user, .* Change its mode"),
+        (errno.EIO, "failed to read or write"),
+        (errno.ESTALE, "cannot be used: Stale file handle"),
+    ],
+)
+def test_what_the_disk_refuses_is_one_line(tmp_path: Path, code: int, words: str) -> None:
+    def fail() -> None:
+        with scratch_directory(tmp_path / "final") as partial:
+            raise OSError(code, "refused", str(partial / "weights"))
+
+    with pytest.raises(InputError, match=f"^{tmp_path} {words}.*nothing was left behind.$"):
+        fail()
+    assert leftovers(tmp_path) == []
+
+
+def test_what_the_source_refuses_names_its_file(tmp_path: Path) -> None:
+    def fail() -> None:
+        with scratch_directory(tmp_path / "final"):
+            raise PermissionError(errno.EACCES, "refused", "/models/qwen/weights")
+
+    with pytest.raises(InputError, match=r"^/models/qwen/weights is not open to this user"):
+        fail()
+
+
+def test_a_name_too_long_is_refused_as_the_target_s(tmp_path: Path) -> None:
+    final = tmp_path / ("x" * 250)  # a name of its own, but no partial one
+    with pytest.raises(InputError, match="x has too long a name"), scratch_directory(final):
+        pytest.fail("entered")
+    assert leftovers(tmp_path) == []
 
 
 def test_what_a_living_owner_works_on_is_left_alone(tmp_path: Path) -> None:
