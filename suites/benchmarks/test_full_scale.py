@@ -163,7 +163,7 @@ def changed(padded: Padded) -> list[str]:
 
 def state(directory: Path) -> dict[str, tuple[int, ...]]:
     """What tells whether a file was written to or replaced; a link to it changes none of these."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for path in directory.iterdir():
         status = path.stat()
         found[path.name] = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_blocks)
