@@ -74,7 +74,7 @@ def test_the_document_has_every_obstacle_repair_and_command(
     assert (obstacle["size"], obstacle["per_rank"], obstacle["granule"]) == (29568, 14784, 128)
     repairs = {repair["kind"]: repair for repair in cells[2]["repairs"]}
     assert list(repairs) == ["pad", "regroup", "pipeline_parallel", "smaller_tp", "trim"]
-    assert repairs["regroup"]["command"] is None
+    assert repairs["regroup"]["command"].endswith("72b-regrouped-64 --to 64")
     assert repairs["trim"]["exact"] is False
 
 
