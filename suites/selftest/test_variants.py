@@ -296,7 +296,7 @@ def test_memory_stays_near_the_largest_tensor(
 ) -> None:
     source = Tiny(quant=quant, hidden=512, intermediate=1536, layers=3).write(tmp_path / "source")
     largest = max(info.nbytes for info in read_checkpoint(source).tensors.values())
-    for module in ("proof", "checkpoint.linear"):
+    for module in ("proof", "checkpoint.weights"):
         monkeypatch.setattr(f"fixtures.{module}.BLOCK_BYTES", largest // 8)
     tracemalloc.start()
     try:
