@@ -129,6 +129,14 @@ def added_zero(variant: Variant, random: np.random.Generator) -> tuple[str, ...]
     return (f"{name.rpartition('.')[0]}: added", "expected exactly 0")
 
 
+def added_scale(variant: Variant, random: np.random.Generator) -> tuple[str, ...]:
+    # One scale a channel stays one a channel, however many inputs are added.
+    within = ".up_proj." if variant.quant == "packed_channel" else ".mlp."
+    name = variant.drawn(random, SCALES, within)
+    _flip(variant, random, name, _at(variant, random, name, added=True))
+    return (name.rpartition(".")[0],)
+
+
 def zero_as_stored(variant: Variant, random: np.random.Generator) -> tuple[str, ...]:
     """Engines do not read the stored zeros of symmetric weights."""
     module = f"model.layers.{random.integers(2)}.mlp.down_proj"
@@ -251,6 +259,8 @@ def mutations(quant: str, operation: str) -> Iterator[Mutation]:
         yield kept
     if operation == "pad":
         yield added
+        if quant != "none":
+            yield added_scale
         if zeros:
             yield added_zero
         if quant == "gptq":
@@ -299,6 +309,7 @@ def test_a_mutation_is_caught_and_named(
         ("_declared", "gptq", "trim", order),
         ("_padding", "fp8_block", "pad", added),
         ("_padding", "gptq", "pad", zero_as_stored),
+        ("_padding", "packed", "pad", added_scale),
         ("channel_findings", "packed_channel", "trim", nibble),
         ("channel_findings", "awq", "pad", scale),
     ],
