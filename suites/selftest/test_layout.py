@@ -3,16 +3,22 @@ them, against sides and axes written down here."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from fixtures.checkpoint.config import parse_config
 from fixtures.checkpoint.layout import Parallel, Place, locate, unread
 from fixtures.checkpoint.model import ModelConfig
+from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.miniature import Quantization, Recipe, config_json
 from suites.selftest.small_configs import config
 from suites.selftest.test_config import FLAT
+from suites.selftest.tiny import Tiny
 
 AWQ = parse_config(FLAT, source="c")
 
@@ -191,3 +197,22 @@ def test_fused_heads_are_shared_where_they_are_too_few() -> None:
         ((queries + keys, queries + 2 * keys), 2),
     ]
     assert where.shares(model, 2 * model.kv_heads) == spans
+
+
+def test_what_a_config_leaves_unsaid_is_read_in_the_headers(tmp_path: Path) -> None:
+    """Queries of the second layer are stored as they are, and no list says so."""
+    tiny = Tiny()
+    raw, arrays = tiny.config(), tiny.arrays()
+    quant = raw["quantization_config"]
+    assert isinstance(quant, dict)
+    quant["modules_to_not_convert"] = None
+    name = "model.layers.1.self_attn.q_proj"
+    for part in ("qweight", "qzeros", "scales"):
+        del arrays[f"{name}.{part}"]
+    arrays[f"{name}.weight"] = np.zeros((64, 64), np.float16)
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    save_file(arrays, tmp_path / "model.safetensors")
+    model = read_checkpoint(tmp_path).config
+    assert found(f"{name}.weight", model).cut_axis == 0
+    assert found("model.layers.0.self_attn.q_proj.qweight", model).cut_axis == 1
+    assert locate(f"{name}.qweight", model) is None
