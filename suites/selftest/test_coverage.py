@@ -303,6 +303,24 @@ def test_shapes_written_over_each_other_lose_nothing_and_weights_do() -> None:
         assert coverage(audits, shapes, model, 1).complete is complete
 
 
+def test_a_shape_that_nobody_reads_is_not_missed() -> None:
+    model, shapes = of_format("compressed-tensors")
+    audits = honest(1, model, shapes=shapes)
+    audits[0] = changed(audits[0], f"{DOWN}.weight_shape", lambda _: None)
+    kinds = {finding.kind for finding in coverage(audits, shapes, model, 1).findings}
+    assert kinds == {"unwritten"}  # its parameter is there
+
+
+def test_one_scale_of_a_fused_layer_is_held_once_however_often_it_is_read() -> None:
+    model = parse_config(config("phi3", "fp8_tensor"), source="phi3")
+    name = "model.layers.0.self_attn.qkv_proj.weight_scale"
+    copies = tuple(Copy(0, name, (), name, ((part, part + 1),), True) for part in range(3))
+    audit = RankAudit(0, 1, {name: ()}, {name: (3,)}, 0, copies, ())
+    assert coverage([audit], {name: ()}, model, 1).complete
+    lacking = coverage([replace(audit, copies=())], {name: ()}, model, 1)
+    assert "its one number not held by any rank" in lacking.findings[-1].message
+
+
 def test_an_order_of_groups_that_nobody_reads_is_lost() -> None:
     model, shapes = of_format("gptq-act")
     found = coverage(honest(1, model, shapes=shapes), shapes, model, 1)

@@ -144,6 +144,7 @@ def test_only_gptq_s_quantizers_write_biases_that_no_layer_has() -> None:
     bias = f"{DOWN}.bias"
     assert unread(bias, miniature("gptq"))
     assert not unread(bias, miniature("compressed-tensors"))
+    assert not unread(bias, miniature("awq"))
     assert not unread("model.layers.0.input_layernorm.bias", miniature("gptq"))
 
 
@@ -178,6 +179,15 @@ def test_an_mlp_is_one_unit_and_attention_is_not() -> None:
         "model.norm.weight": "model.norm",
     }
     assert {name: found(name).unit for name in units} == units
+    fused = "model.layers.0.mlp.gate_up_proj"
+    assert found(f"{fused}.weight", parse_config(config("phi3"), source="c")).unit == fused
+
+
+def test_vectors_of_linear_attention_are_divided_and_its_norm_is_not() -> None:
+    model = parse_config(config("qwen3_next"), source="c")
+    axes = {"A_log": 0, "dt_bias": 0, "conv1d.weight": 0, "norm.weight": None}
+    for name, axis in axes.items():
+        assert found(f"model.layers.0.linear_attn.{name}", model).cut_axis == axis
 
 
 def test_a_pattern_names_all_layers_at_once() -> None:
