@@ -26,7 +26,8 @@ def test_the_shipped_file_plans_the_whole_matrix() -> None:
     assert miniature.tp == (1, 2, 4, 8)
     assert miniature.pp == (1, 2)
     assert deployments.deployment("checkpoint").pp == (1,)
-    assert miniature.variants == ("original", "trimmed", "padded")
+    assert miniature.variants == ("original", "trimmed", "padded", "regrouped")
+    assert deployments.deployment("checkpoint").variants == miniature.variants
     assert deployments.settings("cpu").numerics.padded_max_abs_d == 0.0
     assert deployments.settings("cuda").latency.ttft_p50_s == 2.0
 

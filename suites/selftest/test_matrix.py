@@ -9,13 +9,15 @@ import pytest
 
 from fixtures import matrix as module
 from fixtures.errors import InputError
+from fixtures.manifest import read_manifest
 from fixtures.matrix import Matrix, given_variants
 from fixtures.platforms import Platform
 from suites.selftest.tiny import Tiny
 
 
 def matrix_of(checkpoint: str | Path, *tps: int, platform: Platform = "cuda") -> Matrix:
-    return Matrix(str(checkpoint), ["padded", "trimmed"], tps, platform, {}, lambda _: None)
+    variants = ["padded", "trimmed", "regrouped"]
+    return Matrix(str(checkpoint), variants, tps, platform, {}, lambda _: None)
 
 
 def unneeded(found: Matrix) -> dict[str, str | None]:
@@ -72,8 +74,55 @@ def test_the_header_names_rows_and_columns_that_have_a_cell() -> None:
 def test_a_width_that_shards_needs_no_variant() -> None:
     assert "shards as it is" in str(unneeded(matrix_of("miniature:none", 1, 2))["padded"])
     assert unneeded(matrix_of("miniature:awq", 1, 2)) == dict.fromkeys(
-        ("original", "padded", "trimmed")
+        ("original", "padded", "trimmed", "regrouped")
     )
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("tps", "size", "refused"),
+    [((1, 2), 64, []), ((1, 2, 4), 32, []), ((1, 4), 32, []), ((2, 4, 8), 32, [8])],
+)
+def test_groups_are_split_to_the_largest_size_that_gains_most(
+    tps: tuple[int, ...], size: int, refused: list[int], platform: Platform
+) -> None:
+    # 7 groups of 128 are 14 of 64, which two ranks share, and 28 of 32, which four do; eight do not
+    found = matrix_of("miniature:awq", *tps, platform=platform)
+    cells = [cell for cell in found.cells if cell.variant == "regrouped"]
+    assert found.variants["regrouped"].sizes == {"group_size": size}
+    assert found.variants["regrouped"].model.quant.group_size == size
+    assert [cell.tp for cell in cells if not cell.plan.serves] == refused
+
+
+@pytest.mark.parametrize(
+    ("quant", "tps", "says"),
+    [
+        ("none", (1, 2), "weights stored as 'none' have no groups"),
+        ("fp8", (1, 2), "weights stored as 'fp8' have no groups"),
+        ("gptq-act", (1, 2), "ordered by activation"),
+        ("compressed-tensors-channel", (1, 8), "one group a channel"),
+        ("awq", (1,), "serves at every asked tp"),
+        ("awq", (1, 8), "groups of 64 or 32 serve at no further tp: "),
+    ],
+)
+def test_groups_that_cannot_help_are_a_reason_and_no_crash(
+    quant: str, tps: tuple[int, ...], says: str
+) -> None:
+    found = matrix_of(f"miniature:{quant}", *tps)
+    assert says in str(unneeded(found)["regrouped"])
+    assert [cell.tp for cell in found.cells if cell.variant == "regrouped"] == list(tps)
+
+
+def test_groups_are_not_split_below_what_engines_take(tmp_path: Path) -> None:
+    found = matrix_of(Tiny().write(tmp_path / "source"), 1, 2, 4)
+    assert "no groups smaller than the original's 32" in str(unneeded(found)["regrouped"])
+
+
+def test_a_regrouped_variant_is_built_beside_the_original(tmp_path: Path) -> None:
+    source = Tiny(hidden=256, intermediate=896, group=128).write(tmp_path / "source")
+    found = matrix_of(source, 1, 2)
+    assert found.directory("regrouped") == tmp_path / "source-regrouped-64"
+    assert read_manifest(found.directory("regrouped")).to == {"group_size": 64}
 
 
 def test_a_vision_tower_that_does_not_shard_is_not_repaired_by_a_width(tmp_path: Path) -> None:

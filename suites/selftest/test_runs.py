@@ -39,11 +39,15 @@ def test_the_whole_matrix_is_green_and_finds_every_class(whole: Inner) -> None:
         "padded-tp2": SERVES,
         "padded-tp4": SERVES,
         "padded-tp8": SERVES,
+        "regrouped-tp1": SERVES,
+        "regrouped-tp2": SERVES,
+        "regrouped-tp4": SERVES,
+        "regrouped-tp8": "load",
     }
 
 
 def test_each_server_starts_exactly_once_and_the_baseline_first(whole: Inner) -> None:
-    assert len(whole.starts) == len(set(whole.starts)) == 13
+    assert len(whole.starts) == len(set(whole.starts)) == 17
     assert whole.starts[0] == "original-tp1"
 
 
@@ -60,8 +64,10 @@ def test_the_audit_names_tensor_rows_and_ranks_of_a_silent_cell(whole: Inner) ->
     assert "rank 3: 3..3" in reason
 
 
-def test_padding_is_exact_and_trimming_is_told_apart(whole: Inner) -> None:
-    assert whole.row("padded-tp1", "numerics/text/max_abs_d")["value"] == 0.0
+def test_padding_and_regrouping_are_exact_and_trimming_is_told_apart(whole: Inner) -> None:
+    for cell in ("padded-tp1", "regrouped-tp1"):
+        row = whole.row(cell, "numerics/text/max_abs_d")
+        assert (row["value"], row["limit"], row["outcome"]) == (0.0, 0.0, "passed")
     told = whole.row("trimmed-tp1", "numerics/text/told_apart")
     assert told["low"] > told["limit"]
 
@@ -80,7 +86,7 @@ def test_the_engine_has_room_for_as_many_tokens_as_planned(whole: Inner) -> None
     assert {row["outcome"] for row in rows if row["value"] is not None} == {"passed"}
     assert {row["value"] for row in rows} == {1.0, None}
     lacking = [row["cell"] for row in rows if row["value"] is None]
-    assert lacking == ["original-tp8"]  # refused at load: it has no cache
+    assert lacking == ["original-tp8", "regrouped-tp8"]  # refused at load: they have no cache
 
 
 def test_every_row_that_did_not_run_says_why(whole: Inner) -> None:
