@@ -60,9 +60,11 @@ def theirs(checkpoint: Path, out: Path) -> dict[str, np.ndarray]:
 
 def ours(directory: Path, module: str) -> np.ndarray:
     checkpoint = read_checkpoint(directory)
-    parts = ("qweight", "qzeros", "scales")
-    tensors = [read_tensor(checkpoint.tensors[f"{module}.{part}"]) for part in parts]
-    return dequantize_awq(*tensors, checkpoint.config.quant.group_size)
+    qweight, qzeros, scales = (
+        read_tensor(checkpoint.tensors[f"{module}.{part}"])
+        for part in ("qweight", "qzeros", "scales")
+    )
+    return dequantize_awq(qweight, qzeros, scales, checkpoint.config.quant.group_size)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
