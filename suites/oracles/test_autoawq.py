@@ -15,7 +15,7 @@ import pytest
 
 from fixtures.checkpoint.packing import dequantize_awq
 from fixtures.checkpoint.tensors import read_checkpoint, read_tensor
-from fixtures.requantize import located
+from fixtures.requantized import located
 from fixtures.variants import build_padded, build_trimmed
 
 pytestmark = pytest.mark.oracles

@@ -54,7 +54,6 @@ INSIDE = (
     "fixtures/serving/inside/",
     "fixtures/autoawq.py",
     "suites/oracles/inside/",
-    "suites/requantize/inside/",
 )
 # A program of its own, started as a process: what it measures itself against needs torch.
 EXECUTED = ("suites/benchmarks/recipe.py",)
