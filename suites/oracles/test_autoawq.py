@@ -1,4 +1,4 @@
-"""Our dequantization agrees, bit for bit, with AutoAWQ's of what AutoAWQ itself quantized."""
+"""Weights that AutoAWQ itself quantized: we read them, and pad them, as AutoAWQ unpacks them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
 
-from fixtures.checkpoint.packing import dequantize_awq
-from fixtures.checkpoint.tensors import read_checkpoint, read_tensor
 from fixtures.requantized import located
-from fixtures.variants import build_padded, build_trimmed
+from fixtures.variants import build_padded, build_regrouped, build_trimmed
+from suites.oracles.conftest import ours
 
 pytestmark = pytest.mark.oracles
 
+Weights: TypeAlias = dict[str, np.ndarray]
 SCRIPT = Path(__file__).parent / "inside" / "autoawq_unpacked.py"
-VARIANTS = ("original", "padded", "trimmed", "requantized")
+VARIANTS = ("original", "padded", "trimmed", "regrouped", "requantized")
 LAYERS = 2 * 7  # q, k, v, o; gate, up, down
+WIDTH, PADDED = 896, 1024
 
 
 @pytest.fixture(scope="module")
@@ -36,43 +38,84 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     def found(variant: str) -> Path:
         out = tmp_path_factory.mktemp("variants") / variant
         if variant == "padded":
-            return build_padded(original, out, to=1024).directory
+            return build_padded(original, out, to=PADDED).directory
         if variant == "trimmed":
             return build_trimmed(original, out, to=768).directory
+        if variant == "regrouped":
+            return build_regrouped(original, out, to=32).directory
         return Path(located(f"requantize:{variant}"))
 
     return found
 
 
-def theirs(checkpoint: Path, out: Path) -> dict[str, np.ndarray]:
-    """Weights `[inputs, outputs]` of every quantized module, as AutoAWQ unpacks them."""
-    ended = subprocess.run(
-        [sys.executable, str(SCRIPT), str(checkpoint), str(out)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stdout[-4000:]
-    with np.load(out) as answer:
-        return dict(answer)
+@pytest.fixture(scope="module")
+def theirs(
+    checkpoint: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Weights]:
+    """Weights `[outputs, inputs]` of a variant's every quantized module, as AutoAWQ unpacks it."""
 
+    @cache
+    def unpacked(variant: str) -> Weights:
+        out = tmp_path_factory.mktemp("answers") / "answer.npz"
+        ended = subprocess.run(
+            [sys.executable, str(SCRIPT), str(checkpoint(variant)), str(out)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stdout[-4000:]
+        with np.load(out) as answer:
+            return dict(answer)
 
-def ours(directory: Path, module: str) -> np.ndarray:
-    checkpoint = read_checkpoint(directory)
-    qweight, qzeros, scales = (
-        read_tensor(checkpoint.tensors[f"{module}.{part}"])
-        for part in ("qweight", "qzeros", "scales")
-    )
-    return dequantize_awq(qweight, qzeros, scales, checkpoint.config.quant.group_size)
+    return unpacked
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_weights_are_those_autoawq_unpacks(
-    variant: str, checkpoint: Callable[[str], Path], tmp_path: Path
+    variant: str, checkpoint: Callable[[str], Path], theirs: Callable[[str], Weights]
 ) -> None:
-    directory = checkpoint(variant)
-    answers = theirs(directory, tmp_path / "answer.npz")
+    answers = theirs(variant)
     assert len(answers) == LAYERS
     for module, expected in answers.items():
-        np.testing.assert_array_equal(ours(directory, module), expected)
+        found = ours(checkpoint(variant), module, expected.shape)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_padded_checkpoint_is_the_original_and_zeros_to_autoawq(
+    theirs: Callable[[str], Weights],
+) -> None:
+    original, padded = theirs("original"), theirs("padded")
+    widened = 0
+    for module, before in original.items():
+        rows, columns = before.shape
+        np.testing.assert_array_equal(padded[module][:rows, :columns], before)
+        added = padded[module].size - before.size
+        assert np.count_nonzero(padded[module]) == np.count_nonzero(before)
+        assert added == (PADDED - WIDTH) * 1024 * (".mlp." in module)
+        widened += added > 0
+    assert widened == 2 * 3
+
+
+def test_regrouping_changes_no_weight_to_autoawq(theirs: Callable[[str], Weights]) -> None:
+    original, regrouped = theirs("original"), theirs("regrouped")
+    assert original.keys() == regrouped.keys()
+    for module, before in original.items():
+        np.testing.assert_array_equal(regrouped[module], before)
+
+
+def test_autoawq_rounds_every_layer_anew_and_keeps_added_channels_zero(
+    theirs: Callable[[str], Weights],
+) -> None:
+    original, requantized = theirs("original"), theirs("requantized")
+    added = np.arange(1, 2 * (PADDED - WIDTH), 2)  # one right after each of the first 128
+    real = np.setdiff1d(np.arange(PADDED), added)
+    for module, after in requantized.items():
+        before = original[module]
+        if ".mlp." in module:
+            axis = 1 if module.endswith("down_proj") else 0
+            assert not np.take(after, added, axis).any()
+            after = np.take(after, real, axis)
+        assert after.shape == before.shape
+        if ".mlp." in module:
+            assert (after != before).any()

@@ -1,7 +1,7 @@
 """What AutoAWQ's own layer makes of each quantized linear layer of a checkpoint.
 
 A script of AutoAWQ's interpreter: `autoawq_unpacked.py CHECKPOINT OUT.npz`, with a float32 array
-`[inputs, outputs]` for each module. `WQLinear_GEMM` takes the tensors as its own state, so names
+`[outputs, inputs]` for each module. `WQLinear_GEMM` takes the tensors as its own state, so names
 and shapes are those it declares; its scales are then widened to float32, so that its unpacking
 rounds nothing. It imports nothing of ours.
 """
@@ -41,7 +41,7 @@ def main(checkpoint: Path, out: Path) -> None:
             module, _, part = name.rpartition(".")
             modules.setdefault(module, {})[part] = tensor
     found = {
-        module: unpacked(parts, config).numpy()
+        module: unpacked(parts, config).numpy().T
         for module, parts in modules.items()
         if "qweight" in parts
     }
