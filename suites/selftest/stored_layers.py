@@ -8,8 +8,9 @@ import numpy as np
 
 from fixtures.checkpoint.schemes import QuantMethod, Scheme
 from fixtures.checkpoint.stored import Tensor, tensors
-from fixtures.checkpoint.tensors import DTYPES, PendingTensor, read_header, write_safetensors
+from fixtures.checkpoint.tensors import DTYPES, read_header
 from fixtures.checkpoint.weights import Linear
+from fixtures.checkpoint.writing import PendingTensor, write_safetensors
 
 
 def arrays(

@@ -106,8 +106,8 @@ def test_a_build_that_failed_is_not_tried_again(
 ) -> None:
     tried: list[Path] = []
 
-    def fails(_: Path, out: Path, *, to: int) -> None:
-        assert to == 128
+    def fails(_: Path, out: Path, *, to: dict[str, int]) -> None:
+        assert to == {"intermediate_size": 128}
         tried.append(out)
         raise error
 

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def forge(directory: Path, change: Callable[[Arrays], None]) -> None:
     manifest = json.loads((directory / "variant.json").read_text())
     manifest["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
     manifest["tensors"] = {
-        name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()
+        name: f"{zlib.crc32(array.tobytes()):08x}" for name, array in arrays.items()
     }
     (directory / "variant.json").write_text(json.dumps(manifest))
 
@@ -129,7 +130,12 @@ def swap(name: str, first: Any, second: Any) -> Callable[[Arrays], None]:
     [
         (f"{DOWN}.qweight", np.s_[:32], np.s_[64:96], "intermediate group 0, 2 ("),
         (f"{DOWN}.scales", np.s_[1], np.s_[2], "intermediate group 1, 2 ("),
-        (f"{GATE}.qweight", np.s_[:, :4], np.s_[:, 4:8], "intermediate group 0, 1, "),
+        (
+            f"{GATE}.qweight",
+            np.s_[:, :4],
+            np.s_[:, 4:8],
+            "intermediate group 0, 1, input group 0, 1 (",
+        ),
         (f"{GATE}.scales", np.s_[0], np.s_[1], "intermediate group 0, 1, 2, input group 0, 1 ("),
     ],
 )
@@ -203,7 +209,7 @@ def test_a_source_that_changed_since_is_not_compared_with(source: Path, padded: 
     assert f"{source} has changed since (model.safetensors)" in reason
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '{"schema": 2}', "[]"])
+@pytest.mark.parametrize("text", ["{", "{}", '{"schema": 1}', '{"schema": 2}', "[]"])
 def test_a_broken_manifest_is_bad_input(padded: Path, text: str) -> None:
     (padded / "variant.json").write_text(text)
     with pytest.raises(InputError, match=r"variant\.json"):

@@ -1,5 +1,6 @@
 import json
 import struct
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,14 @@ from safetensors.numpy import load_file
 
 from fixtures.checkpoint.tensors import (
     DTYPES,
-    PendingTensor,
     checkpoint_digest,
     file_digest,
     read_checkpoint,
     read_header,
     read_metadata,
     read_tensor,
-    write_safetensors,
 )
+from fixtures.checkpoint.writing import PendingTensor, write_safetensors
 from fixtures.errors import InputError
 from suites.selftest.tiny import Tiny
 
@@ -81,10 +81,11 @@ def test_what_is_written_the_safetensors_package_reads(
     given_tensors = [
         pending(name, dtype, data.view(DTYPES[dtype])) for name, (dtype, data) in tensors.items()
     ]
-    digest = write_safetensors(path, given_tensors, metadata={"format": "pt"})
+    written = write_safetensors(path, given_tensors, metadata={"format": "pt"})
     found = {name: (entry["dtype"], bytes(entry["data"])) for name, entry in _entries(path)}
     assert found == {name: (dtype, data.tobytes()) for name, (dtype, data) in tensors.items()}
-    assert digest == file_digest(path)
+    assert written.digest == file_digest(path)
+    assert written.tensors == {name: zlib.crc32(data) for name, (_, data) in found.items()}
     assert read_metadata(path) == {"format": "pt"}
     for info in read_header(path):
         # torch refuses to view a storage that is not aligned to the element size.

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 Arrays = dict[str, npt.NDArray[Any]]
+_MLP = ("gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class Tiny:
         }
         vision = {"hidden_size": 16, "intermediate_size": 24, "depth": 1, "num_heads": 2}
         kind = "Qwen2_5_VLForConditionalGeneration" if self.nested else "Qwen2ForCausalLM"
+        if self.bias and not self.nested:
+            kind, text = "LlamaForCausalLM", {**text, "attention_bias": True, "mlp_bias": True}
         config: dict[str, object] = {
             "architectures": [kind],
             "model_type": "qwen2_5_vl" if self.nested else "qwen2",
@@ -99,7 +102,9 @@ class Tiny:
         random: np.random.Generator,
         half: Callable[..., npt.NDArray[np.float16]],
     ) -> Arrays:
-        bias = {f"{name}.bias": half(outputs)} if self.bias else {}
+        # A Llama has them everywhere if it says so, a Qwen on queries, keys and values alone.
+        biased = self.bias and not (self.nested and name.endswith(("o_proj", *_MLP)))
+        bias = {f"{name}.bias": half(outputs)} if biased else {}
         if self.quant == "none":
             return {f"{name}.weight": half(outputs, inputs), **bias}
         groups = inputs // self.group

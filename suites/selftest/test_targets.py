@@ -1,0 +1,68 @@
+"""The sizes that make a model serve, and the reasons where none does."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from fixtures.checkpoint.config import parse_config
+from fixtures.checkpoint.model import ModelConfig
+from fixtures.checkpoint.widths import EXPERTS, MAIN, TOWER
+from fixtures.errors import InputError
+from fixtures.manifest import edited
+from fixtures.prediction import CellPlan, plan
+from fixtures.targets import padded_sizes, require_served, trimmed_sizes
+from suites.selftest import configs, small_configs
+
+LARGE: dict[str, Any] = {**configs.QWEN2_VL_72B, "quantization_config": configs.AWQ}
+
+
+def cuda(model: ModelConfig, tp: int) -> CellPlan:
+    return plan(model, tp=tp, platform="cuda")
+
+
+def with_tower(**keys: int) -> dict[str, Any]:
+    raw = copy.deepcopy(LARGE)
+    raw["vision_config"] |= keys
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("raw", "tps", "sizes"),
+    [
+        (LARGE, (1, 2, 4, 8), {MAIN: 29696}),
+        (LARGE, (1,), {}),
+        (with_tower(intermediate_size=3420), (8,), {MAIN: 29696, TOWER: 3456}),
+        (with_tower(intermediate_size=3420), (2, 4), {MAIN: 29696}),
+        (with_tower(intermediate_size=3420, num_heads=20), (8,), {MAIN: 29696}),
+    ],
+)
+def test_every_width_that_binds_is_padded_and_no_other(
+    raw: dict[str, Any], tps: tuple[int, ...], sizes: dict[str, int]
+) -> None:
+    found, left = padded_sizes(raw, tps, cuda)
+    assert found == sizes
+    assert all(one.layer.startswith("visual") for one in left)
+    model = parse_config(edited(raw, found), source="config.json")
+    assert [one for tp in tps for one in cuda(model, tp).obstacles] == list(left)
+
+
+def test_experts_are_padded_by_their_own_key() -> None:
+    raw = {**small_configs.config("qwen3_moe", "packed"), "moe_intermediate_size": 384}
+    assert padded_sizes(raw, (2,), cuda)[0] == {EXPERTS: 512}
+    assert trimmed_sizes(raw, (2,), cuda) == {EXPERTS: 256}
+
+
+def test_what_a_width_leaves_in_the_way_is_the_reason_of_the_refusal() -> None:
+    raw = small_configs.config("llama", "awq")
+    sizes, left = padded_sizes(raw, (8,), cuda)
+    assert left
+    with pytest.raises(InputError, match=r"self_attn.*planner m` lists other repairs"):
+        require_served("m", sizes, left, (8,))
+
+
+def test_a_model_that_serves_needs_no_size() -> None:
+    with pytest.raises(InputError, match="Serve it as it is"):
+        require_served("m", {}, (), (1,))
