@@ -74,8 +74,9 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         located("requantize:padded")
 
 
-def test_what_is_not_built_names_the_command(at_home: Path) -> None:
-    with pytest.raises(InputError, match="not built yet.*`tox -e requantize`"):
+@pytest.mark.usefixtures("at_home")
+def test_what_is_not_built_names_the_command() -> None:
+    with pytest.raises(InputError, match=r"not built yet.*`tox -e requantize`"):
         located("requantize:requantized")
 
 
@@ -183,8 +184,9 @@ def test_a_quantizer_that_fails_is_quoted_and_leaves_nothing(
     assert list(at_home.iterdir()) == []
 
 
+@pytest.mark.usefixtures("at_home")
 def test_a_directory_that_is_not_ours_is_neither_taken_nor_removed(
-    at_home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = tmp_path / "models" / "original" / "config.json"
     mine.parent.mkdir(parents=True)
