@@ -31,6 +31,7 @@ for file in source.glob("*.safetensors"):
     shutil.copyfile(file, out / file.name)
 shutil.copyfile(source / "config.json", out / "config.json")
 (out / "vocab.json").write_text("another spelling")
+(out / "quantizer.json").write_text('{{"autoawq": "0"}}')
 {last}
 """
 
@@ -164,13 +165,15 @@ def test_both_are_built_once_with_the_sources_own_tokenizer(
     assert capsys.readouterr().out.split() == [str(at_home / name) for name in requantized.NAMES]
     found = {name: read_checkpoint(at_home / name) for name in requantized.NAMES}
     widths = {name: one.config.intermediate_size for name, one in found.items()}
-    assert widths == {"original": 896, "requantized": 1024}
+    assert widths == {"unquantized": 896, "original": 896, "requantized": 1024}
     for one in found.values():
         assert intact(one.directory)
         assert (one.directory / "vocab.json").read_text() == tokenizer_files()["vocab.json"]
         assert not (one.directory / "variant.json").exists()
+    provenance = json.loads((at_home / "original" / "quantized.json").read_bytes())
+    assert provenance["quantizer"] == {"autoawq": "0"}
     assert requantize.main(["--python", "none"]) == 0
-    assert capsys.readouterr().err.count("there already, intact") == 2
+    assert capsys.readouterr().err.count("there already, intact") == 3
 
 
 def test_a_quantizer_that_fails_is_quoted_and_leaves_nothing(
@@ -181,7 +184,7 @@ def test_a_quantizer_that_fails_is_quoted_and_leaves_nothing(
     said = capsys.readouterr().err
     assert "no module named awq" in said
     assert "`tox -e requantize`" in said
-    assert list(at_home.iterdir()) == []
+    assert [path.name for path in at_home.iterdir()] == ["unquantized"]
 
 
 @pytest.mark.usefixtures("at_home")
