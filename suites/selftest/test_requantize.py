@@ -138,6 +138,8 @@ def test_the_older_spelling_is_the_same_model() -> None:
     flat = flattened(config)
     assert "text_config" not in flat
     assert flat["intermediate_size"] == 896
+    assert (flat["rope_theta"], flat["torch_dtype"]) == (1_000_000.0, "bfloat16")
+    assert flat["rope_scaling"] == {"mrope_section": [8, 12, 12], "type": "mrope"}
     found = parse_config(flat, source="flat")
     assert replace(found, text_key="text_config") == parse_config(config, source="nested")
 
