@@ -6,7 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -20,7 +20,9 @@ from fixtures.miniature import Quantization, Recipe, write_miniature
 from fixtures.serving.server import server_environment
 
 Who: TypeAlias = Literal["library", "engine"]
-Ask: TypeAlias = Callable[[Who, Quantization], dict[str, np.ndarray]]
+Weights: TypeAlias = dict[str, np.ndarray]
+Ask: TypeAlias = Callable[[Who, Quantization], Weights]
+Answers: TypeAlias = Callable[[Who, Sequence[Path]], list[Weights]]
 SCRIPT = Path(__file__).parent / "inside" / "dequantized.py"
 # What each of them imports; a spec is enough: importing the engine here is forbidden.
 NEEDS: dict[Who, tuple[str, ...]] = {
@@ -55,24 +57,40 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Quantizatio
 
 
 @pytest.fixture(scope="session")
-def ask(miniature: Callable[[Quantization], Path], tmp_path_factory: pytest.TempPathFactory) -> Ask:
+def ask(miniature: Callable[[Quantization], Path], answers: Answers) -> Ask:
     """Weights `[outputs, inputs]` of every quantized module, as somebody else reads them."""
 
     @cache
-    def asked(who: Who, quant: Quantization) -> dict[str, np.ndarray]:
+    def asked(who: Who, quant: Quantization) -> Weights:
+        return answers(who, [miniature(quant)])[0]
+
+    return asked
+
+
+@pytest.fixture(scope="session")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """The same of several checkpoints; importing what reads them takes longer than reading."""
+
+    def answered(who: Who, checkpoints: Sequence[Path]) -> list[Weights]:
         missing = [name for name in NEEDS[who] if importlib.util.find_spec(name) is None]
         if missing:
             pytest.skip(f"{', '.join(missing)} not installed: `tox -e cpu -- suites/oracles`")
-        out = tmp_path_factory.mktemp("answers") / "answer.npz"
+        folder = tmp_path_factory.mktemp("answers")
+        files = [folder / f"{index}.npz" for index in range(len(checkpoints))]
+        paths = [str(path) for pair in zip(checkpoints, files, strict=True) for path in pair]
         ended = subprocess.run(
-            [sys.executable, str(SCRIPT), who, str(miniature(quant)), str(out)],
+            [sys.executable, str(SCRIPT), who, *paths],
             env=server_environment(os.environ, {"OMP_NUM_THREADS": "1"}),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         assert ended.returncode == 0, ended.stdout[-4000:]
-        with np.load(out) as answer:
-            return dict(answer)
+        return [_loaded(file) for file in files]
 
-    return asked
+    return answered
+
+
+def _loaded(file: Path) -> Weights:
+    with np.load(file) as answer:
+        return dict(answer)

@@ -66,3 +66,18 @@ def test_what_a_width_leaves_in_the_way_is_the_reason_of_the_refusal() -> None:
 def test_a_model_that_serves_needs_no_size() -> None:
     with pytest.raises(InputError, match="Serve it as it is"):
         require_served("m", {}, (), (1,))
+
+
+@pytest.mark.parametrize("model", small_configs.MODELS)
+def test_what_the_planner_offers_is_what_is_built(model: str) -> None:
+    for quant in ("none", "awq", "gptq", "packed", "packed_channel", "fp8_block"):
+        raw = small_configs.config(model, quant)
+        level = raw.get("text_config", raw)
+        for key in (MAIN, EXPERTS):
+            if key in level:
+                level[key] = 896
+        repairs = cuda(parse_config(raw, source="c"), 4).repairs
+        offered = [{one.key: one.to} for one in repairs if one.kind == "pad" and not one.flags]
+        found, left = padded_sizes(raw, (4,), cuda)
+        assert offered in ([], [found]), quant
+        assert not (offered and left), quant

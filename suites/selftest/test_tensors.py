@@ -14,6 +14,7 @@ from safetensors import deserialize
 from safetensors.numpy import load_file
 
 from fixtures.checkpoint.tensors import (
+    CHUNK_BYTES,
     DTYPES,
     checkpoint_digest,
     file_digest,
@@ -23,6 +24,7 @@ from fixtures.checkpoint.tensors import (
     read_tensor,
 )
 from fixtures.checkpoint.writing import PendingTensor, write_safetensors
+from fixtures.digests import file_and_tensors
 from fixtures.errors import InputError
 from suites.selftest.tiny import Tiny
 
@@ -247,3 +249,15 @@ def test_the_digest_covers_names_and_contents_but_not_the_manifest(tmp_path: Pat
     (directory / "tokeniser.json").rename(directory / "tokenizer.json")
     (directory / "tokenizer.json").write_text("[]")
     assert checkpoint_digest(directory) != before
+
+
+def test_a_file_and_its_tensors_are_digested_in_one_pass(tmp_path: Path) -> None:
+    source = Tiny(shards=3).write(tmp_path / "source")
+    for path in sorted(source.iterdir()):
+        infos = {i.name: i for i in read_checkpoint(source).tensors.values() if i.file == path}
+        read: list[int] = []
+        digest, codes = file_and_tensors(path, infos, read.append)
+        assert (digest, sum(read)) == (file_digest(path), path.stat().st_size)
+        content = path.read_bytes()
+        assert codes == {n: zlib.crc32(content[i.begin : i.end]) for n, i in infos.items()}
+        assert max(read, default=0) <= CHUNK_BYTES

@@ -1,8 +1,8 @@
 """What others make of each quantized linear layer of a checkpoint.
 
-A script of the engine's interpreter: `dequantized.py WHO CHECKPOINT OUT.npz`, with a float32 array
-`[outputs, inputs]` for each module. Half-precision scales are widened to float32 first, so that
-nothing is rounded on the way. It imports nothing of ours.
+A script of the engine's interpreter: `dequantized.py WHO CHECKPOINT OUT.npz [CHECKPOINT OUT.npz …]`
+with a float32 array `[outputs, inputs]` for each module. Half-precision scales are widened to
+float32 first, so that nothing is rounded on the way. It imports nothing of ours.
 
     library  the format's own: compressed-tensors' decompression; for FP8 what transformers does
              when it loads with `dequantize=True`
@@ -118,4 +118,6 @@ def main(who: str, checkpoint: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    who, *paths = sys.argv[1:]
+    for checkpoint, out in zip(paths[::2], paths[1::2], strict=True):
+        main(who, Path(checkpoint), Path(out))
