@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -18,11 +17,10 @@ from fixtures.checkpoint.packing import as_float32
 from fixtures.checkpoint.tensors import read_checkpoint, read_tensor
 from fixtures.requantized import located
 from fixtures.variants import build_padded, build_regrouped, build_trimmed
-from suites.oracles.conftest import ours
+from suites.oracles.conftest import Weights, ours
 
 pytestmark = pytest.mark.oracles
 
-Weights: TypeAlias = dict[str, np.ndarray]
 SCRIPT = Path(__file__).parent / "inside" / "autoawq_unpacked.py"
 VARIANTS = ("original", "padded", "trimmed", "regrouped", "requantized")
 LAYERS = 2 * 7  # q, k, v, o; gate, up, down
