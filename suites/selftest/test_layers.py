@@ -53,7 +53,12 @@ LAYERS = {
     "suites.selftest.small_configs": CLAIMS,
 }
 # What runs inside the engine's processes, and nothing else, may import the engine.
-INSIDE = ("fixtures/serving/audit.py", "fixtures/serving/inside/", "suites/oracles/inside/")
+INSIDE = (
+    "fixtures/serving/audit.py",
+    "fixtures/serving/inside/",
+    "fixtures/autoawq.py",
+    "suites/oracles/inside/",
+)
 # A program of its own, started as a process: what it measures itself against needs torch.
 EXECUTED = ("suites/benchmarks/recipe.py",)
 OWN = ("fixtures", "suites", "reports", "conftest")

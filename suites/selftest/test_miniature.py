@@ -12,6 +12,7 @@ from fixtures import miniature
 from fixtures.checkpoint.layout import locate
 from fixtures.checkpoint.tensors import file_digest, read_checkpoint, read_tensor
 from fixtures.checkpoint.weights import Linear
+from fixtures.ledger import LEDGER
 from fixtures.miniature import (
     QUANTIZATIONS,
     Quantization,
@@ -177,9 +178,9 @@ def test_a_ledger_that_does_not_read_back_is_a_mismatch(
     directory = cached_miniature("awq", root=tmp_path, say=said.append)
     assert [path.name for path in tmp_path.iterdir()] == [directory.name]
     if ledger is None:
-        (directory / miniature.LEDGER).unlink()
+        (directory / LEDGER).unlink()
     else:
-        (directory / miniature.LEDGER).write_text(ledger, encoding="latin-1")
+        (directory / LEDGER).write_text(ledger, encoding="latin-1")
     cached_miniature("awq", root=tmp_path, say=said.append)
     cached_miniature("awq", root=tmp_path, say=said.append)
     assert [text.partition(" ")[0] for text in said].count("generating") == 2
