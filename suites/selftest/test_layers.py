@@ -50,6 +50,7 @@ LAYERS = {
     "suites.benchmarks": GLUE,
     "suites.conftest": GLUE,
     "suites.selftest": GLUE,
+    "suites.selftest.small_configs": CLAIMS,
 }
 # What runs inside the engine's processes, and nothing else, may import the engine.
 INSIDE = (
