@@ -31,7 +31,13 @@ WIDTHS: Final[dict[str, int]] = {
     "none": 896, "awq": 896, "gptq-act": 896, "Llama": 96, "Mistral": 96, "Qwen2": 96, "Qwen3": 96,
 }  # fmt: skip
 MINIATURES: Final[tuple[Quantization, ...]] = ("none", "awq", "gptq-act")
-TEXTS = ["Two ferries cross the harbour at noon.", "x = [n * n for n in range(7)]", "Nine"]
+TEXTS = [
+    "Two ferries cross the harbour at noon.",
+    "x = [n * n for n in range(7)]",
+    "Nine",
+    "Was this one held out?",
+    "It was.",
+]
 # Both compute in float32; kernels sum in another order where weights are laid out otherwise.
 RELATIVE: Final = 2e-5
 
@@ -88,14 +94,17 @@ def whole(
 def test_statistics_are_those_of_the_whole_model(
     name: str, checkpoints: dict[str, Path], whole: dict[str, Weights]
 ) -> None:
-    found = statistics(read_checkpoint(checkpoints[name]), TEXTS, work=Work(), second_moments=True)
-    for folder, ours in found:
-        square, second = whole[name].pop(folder), whole[name].pop(f"{folder} second")
-        assert ours.second_moment is not None
-        assert square.shape == (WIDTHS[name],)
-        np.testing.assert_allclose(ours.mean_square, square, rtol=RELATIVE)
-        scale = np.sqrt(np.outer(square, square))
-        np.testing.assert_allclose(ours.second_moment / scale, second / scale, atol=RELATIVE)
+    checkpoint = read_checkpoint(checkpoints[name])
+    for folder, ours in statistics(checkpoint, TEXTS, work=Work(), moments=True):
+        assert ours.moments is not None
+        theirs = [whole[name].pop(f"{folder}{of}") for of in ("", " fitted", " held out")]
+        assert theirs[0].shape == (WIDTHS[name],)
+        np.testing.assert_allclose(ours.mean_square, theirs[0], rtol=RELATIVE)
+        for moment, other in zip(
+            (ours.moments.fitted, ours.moments.held_out), theirs[1:], strict=True
+        ):
+            scale = np.sqrt(np.outer(np.diagonal(other), np.diagonal(other)))
+            np.testing.assert_allclose(moment / scale, other / scale, atol=RELATIVE)
     assert not whole[name]
 
 

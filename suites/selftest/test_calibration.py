@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fixtures import layer_runner
-from fixtures.calibration import collect
+from fixtures.calibration import collect, statistics
 from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.errors import InputError
 from fixtures.work import Work
@@ -42,7 +42,7 @@ if what == "refuse":
 if what == "die":
     sys.exit("out of luck")
 names = {"mlp.down_proj.weight": [64, 96], "input_layernorm.weight": [64]}
-answer(used=[1, 5], shapes=[names] * 2, tokens=64)
+answer(used=[1, 5], shapes=[names] * 2, tokens=64, held=0)
 table = receive(2, 64)
 if what == "die later":
     sys.exit("out of memory")
@@ -95,6 +95,13 @@ def test_what_goes_wrong_in_the_process_is_one_line(
     checkpoint = read_checkpoint(Tiny(hidden=64).write(tmp_path / "source"))
     with pytest.raises(InputError, match=expected):
         collect(checkpoint, [what], work=Work())
+
+
+@pytest.mark.usefixtures("_stub")
+def test_too_few_texts_to_hold_one_out_are_refused(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(Tiny().write(tmp_path / "source"))
+    with pytest.raises(InputError, match="expected a fourth to judge a refit by"):
+        list(statistics(checkpoint, ["text"], work=Work(), moments=True))
 
 
 def test_without_torch_the_environment_that_has_it_is_named(

@@ -5,7 +5,8 @@ A script of the engine's interpreter; it imports nothing of ours.
     activations.py run TEXTS.json {CHECKPOINT WEIGHTS.npz OUT.npz}…
     activations.py write {FAMILY CHECKPOINT}…      random weights, saved by transformers
 
-OUT has E[x²] for each MLP and, as `… second`, E[x xᵀ]. WEIGHTS are those of the linear layers that
+OUT has E[x²] for each MLP; and E[x xᵀ], as `… held out` of the fourth of each four texts, and as
+`… fitted` of the others. WEIGHTS are those of the linear layers that
 CHECKPOINT has quantized, `[outputs, inputs]` by module: they are loaded into a dense model.
 """
 
@@ -77,9 +78,12 @@ def run(texts: list[str], checkpoint: Path, dequantized: dict[str, Any], out: Pa
             model(input_ids=torch.tensor([tokenizer(text)["input_ids"]]), use_cache=False)
     found = {}
     for folder, rows in seen.items():
-        activations = torch.cat(rows).double().numpy()
-        found[folder] = np.square(activations).mean(axis=0)
-        found[f"{folder} second"] = activations.T @ activations / len(activations)
+        found[folder] = np.square(torch.cat(rows).double().numpy()).mean(axis=0)
+        held_out = rows[3::4]
+        fitted = [row for place, row in enumerate(rows) if place % 4 < 3]
+        for name, some in (("fitted", fitted), ("held out", held_out)):
+            activations = torch.cat(some).double().numpy()
+            found[f"{folder} {name}"] = activations.T @ activations / len(activations)
     np.savez(out, **found)
 
 
