@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fixtures.boxes import Box, grid, joined
 from fixtures.checkpoint.config import parse_config
 from fixtures.checkpoint.model import ModelConfig
-from fixtures.coverage import Box, Copy, RankAudit, coverage, grid
+from fixtures.coverage import Copy, RankAudit, coverage
 from fixtures.miniature import QUANTIZATIONS, Quantization, Recipe, config_json, tensors
 from suites.selftest.small_configs import config
 from suites.selftest.stub_audit import UNREAD, cut_axis
@@ -211,6 +212,29 @@ def test_the_grid_counts_like_a_plain_array() -> None:
             inside = [b for b in boxes if b[0][0] <= top < b[0][1] and b[1][0] <= left < b[1][1]]
             counted[top:bottom, left:right] = len(inside)
         assert (counted == plain).all()
+
+
+def test_boxes_are_joined_where_none_overlap() -> None:
+    experts: list[Box] = [((e, e + 1), (0, 4), (2, 6)) for e in range(128)]
+    assert joined(experts) == [((0, 128), (0, 4), (2, 6))]
+    twice = [*experts, ((3, 5), (0, 4), (2, 6))]
+    assert joined(twice) == twice
+
+
+def test_an_expert_that_a_rank_takes_twice_is_found() -> None:
+    model = parse_config(config("qwen3_vl_moe"), source="c")
+    name = "model.language_model.layers.0.mlp.experts.down_proj"
+    shape = (8, 256, 512)
+    for last, kinds_found in ((8, set()), (7, {"dropped"})):
+        copies = tuple(
+            Copy(0, name, ((e, e + 1), (0, 256), (0, 512)), "w2", None, intact=True)
+            for e in range(last)
+        )
+        for more, repeated in (((), set()), (copies[:1], {"repeated"})):
+            taken = (*copies, *(replace(copy, parameter="w13") for copy in more))
+            audit = RankAudit(0, 1, {name: shape}, {}, 0, taken, ())
+            found = coverage([audit], {name: shape}, model, 1)
+            assert {finding.kind for finding in found.findings} == kinds_found | repeated
 
 
 def of_format(quant: Quantization) -> tuple[ModelConfig, Shapes]:

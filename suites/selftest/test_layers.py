@@ -14,6 +14,7 @@ PURE, EFFECTS, CLAIMS, GLUE = 0, 1, 2, 3
 LAYERS = {
     "conftest": GLUE,
     "fixtures": EFFECTS,
+    "fixtures.boxes": PURE,
     "fixtures.checkpoint": PURE,
     "fixtures.checkpoint.moves": EFFECTS,
     "fixtures.checkpoint.projections": EFFECTS,

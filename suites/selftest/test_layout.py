@@ -209,6 +209,34 @@ def test_fused_heads_are_shared_where_they_are_too_few() -> None:
     assert where.shares(model, 2 * model.kv_heads) == spans
 
 
+def test_experts_have_a_place_one_by_one_and_in_one_tensor() -> None:
+    model = parse_config(config("qwen3_vl_moe"), source="c")
+    layer = "model.language_model.layers.1.mlp.experts"
+    assert found(f"{layer}.3.down_proj.weight", model).cut_axis == 1
+    # [experts, inputs, outputs]
+    assert found(f"{layer}.down_proj", model).cut_axis == 1
+    assert found(f"{layer}.gate_up_proj", model).cut_axis == 2
+    assert locate(f"{layer}.8.down_proj.weight", model) is None
+
+
+@pytest.mark.parametrize(("tp", "ranks"), [(2, 1), (4, 1), (8, 8)])
+def test_four_heads_that_do_not_bind_are_everyone_s_at_eight(tp: int, ranks: int) -> None:
+    model = parse_config(config("internvl"), source="c")
+    assert model.vision is not None
+    assert model.vision.heads == 4
+    qkv = found("vision_model.encoder.layers.0.attn.qkv.weight", model)
+    fc1 = found("vision_model.encoder.layers.0.mlp.fc1.weight", model)
+    assert [held for _, held in qkv.shares(model, tp)] == [ranks]
+    assert [held for _, held in fc1.shares(model, tp)] == [1]
+
+
+@pytest.mark.parametrize(("group", "counted"), [(128, True), (-1, False)])
+def test_the_order_of_one_group_is_no_order(group: int, counted: bool) -> None:
+    raw = config("qwen2", "gptq")
+    raw["quantization_config"] |= {"desc_act": True, "group_size": group}
+    assert found(f"{DOWN}.g_idx", parse_config(raw, source="c")).counted is counted
+
+
 def test_what_a_config_leaves_unsaid_is_read_in_the_headers(tmp_path: Path) -> None:
     """Queries of the second layer are stored as they are, and no list says so."""
     tiny = Tiny()
