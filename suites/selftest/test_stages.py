@@ -11,10 +11,12 @@ import pytest
 
 from fixtures.checkpoint.config import parse_config
 from fixtures.checkpoint.layout import locate
+from fixtures.memory import weight_bytes
 from fixtures.miniature import QUANTIZATIONS, Quantization, Recipe, config_json, tensors
 from fixtures.platforms import Platform
 from fixtures.prediction import plan
 from fixtures.stages import layers_per_stage, stages_of
+from suites.selftest.small_configs import config
 
 MODEL = parse_config(config_json(Recipe(layers=5)), source="miniature")
 
@@ -77,6 +79,37 @@ def test_tied_embeddings_are_held_by_both_ends() -> None:
     assert where is not None
     tied = replace(MODEL, tied_embeddings=True)
     assert (stages_of(where, tied, 4), stages_of(where, tied, 1)) == ((0, 3), (0,))
+
+
+@pytest.mark.parametrize(
+    ("family", "embedding", "norm", "head"),
+    [
+        ("llama", (0,), (2,), (2,)),
+        ("qwen3_moe", (0, 1, 2), (0, 1, 2), (0, 1, 2)),
+        ("qwen3_next", (0, 1, 2), (2,), (0, 1, 2)),
+    ],
+)
+def test_some_decoders_have_their_ends_on_every_stage(
+    family: str, embedding: tuple[int, ...], norm: tuple[int, ...], head: tuple[int, ...]
+) -> None:
+    model = parse_config(config(family), source="c")
+    for name, stages in (
+        ("model.embed_tokens", embedding),
+        ("model.norm", norm),
+        ("lm_head", head),
+    ):
+        where = locate(f"{name}.weight", model)
+        assert where is not None
+        assert tuple(stages_of(where, model, 3)) == stages
+
+
+def test_ends_on_every_stage_weigh_on_each() -> None:
+    sizes = {}
+    for family in ("qwen3", "mixtral"):
+        model = parse_config(config(family), source="c")
+        more = replace(model, vocab_size=model.vocab_size + 64)
+        sizes[family] = weight_bytes(more, pp=2) - weight_bytes(model, pp=2)
+    assert sizes == {"qwen3": 64 * 512 * 2, "mixtral": 2 * 64 * 512 * 2}
 
 
 def test_a_stage_without_a_layer_ends_in_the_warmup() -> None:
