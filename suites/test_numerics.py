@@ -78,8 +78,8 @@ def strata(
 
 def limits_for(cell: Cell, budget: NumericsBudget) -> Mapping[Metric, float]:
     """The limits of a cell that is planned to answer as the original does, or nearly."""
-    if cell.variant == "trimmed":
-        return {"mean_kl": budget.trimmed_mean_kl}
+    if (inexact := budget.inexact.get(cell.variant)) is not None:
+        return {"mean_kl": inexact.mean_kl}
     return sharding_limits(cell, budget)
 
 
@@ -125,7 +125,8 @@ def test_close(
     if silent:
         expect_caught(record, cell, found, settings.numerics.tp_rms_d, against=against)
         return
-    floor = settings.numerics.trimmed_min_rms_d if cell.variant == "trimmed" else None
+    inexact = settings.numerics.inexact.get(cell.variant)
+    floor = None if inexact is None else inexact.min_rms_d
     limits = limits_for(cell, settings.numerics)
     expect_close(record, cell, found, limits, against=against, floor=floor)
 

@@ -14,6 +14,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import pytest
 
+from fixtures.checkpoint.tensors import read_checkpoint
+from fixtures.checkpoint.weights import Linear
 from fixtures.miniature import Quantization, Recipe, write_miniature
 from fixtures.serving.server import server_environment
 
@@ -27,6 +29,19 @@ NEEDS: dict[Who, tuple[str, ...]] = {
     "library": ("torch", "safetensors", "transformers", "compressed_tensors"),
     "engine": ("torch", "safetensors", "vllm"),
 }
+
+
+def ours(directory: Path, module: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The weights `[outputs, inputs]` of one quantized module, as we read them."""
+    checkpoint = read_checkpoint(directory)
+    parts = {
+        name.rpartition(".")[2]: info
+        for name, info in checkpoint.tensors.items()
+        if name.rpartition(".")[0] == module
+    }
+    outputs, inputs = shape
+    scheme = checkpoint.config.quant.scheme((module,))
+    return Linear(module, scheme, inputs, outputs, parts).weights()
 
 
 @pytest.fixture(scope="session")

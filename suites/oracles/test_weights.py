@@ -8,28 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fixtures.checkpoint.tensors import read_checkpoint
-from fixtures.checkpoint.weights import Linear
 from fixtures.miniature import QUANTIZATIONS, Quantization
-from suites.oracles.conftest import Ask
+from suites.oracles.conftest import Ask, ours
 
 pytestmark = pytest.mark.oracles
 
 QUANTIZED = [quant for quant in QUANTIZATIONS if quant != "none"]
 # transformers reads the others with gptqmodel, which this suite does not install.
 BY_LIBRARY = [quant for quant in QUANTIZED if quant.startswith(("compressed", "fp8"))]
-
-
-def ours(directory: Path, module: str, shape: tuple[int, ...]) -> np.ndarray:
-    checkpoint = read_checkpoint(directory)
-    parts = {
-        name.rpartition(".")[2]: info
-        for name, info in checkpoint.tensors.items()
-        if name.rpartition(".")[0] == module
-    }
-    outputs, inputs = shape
-    scheme = checkpoint.config.quant.scheme((module,))
-    return Linear(module, scheme, inputs, outputs, parts).weights()
 
 
 @pytest.mark.parametrize("quant", BY_LIBRARY)

@@ -14,7 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 STUB = ROOT / "suites" / "selftest" / "stub_server.py"
-DEADLINE_S = 120
+DEADLINE_S = 240
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,8 @@ from pathlib import Path
 ROW = ("o_proj", "down_proj", "attn.proj", "merger.mlp.2")
 COLUMN = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "merger.mlp.0", "attn.qkv")
 VOCABULARY = ("embed_tokens", "lm_head")
+WHOLE = ("weight_shape",)
+UNREAD = (".g_idx",)
 LOST = "layers.0.mlp.down_proj.scales"
 
 
@@ -27,9 +29,12 @@ def _headers(model: Path) -> dict[str, tuple[str, list[int]]]:
     return found
 
 
-def _cut_axis(name: str) -> int | None:
+def cut_axis(name: str) -> int | None:
+    """The axis ranks divide: AWQ and GPTQ store inputs before outputs, all others after."""
     module, _, part = name.rpartition(".")
     quantized = part in ("qweight", "qzeros", "scales")
+    if part in WHOLE:
+        return None
     if module.endswith(ROW):
         return None if part == "bias" else 0 if quantized else 1
     if module.endswith(COLUMN):
@@ -70,11 +75,11 @@ def write_audits(
         stage, part = divmod(rank, tp)
         copies, parameters = [], {}
         for name, (dtype, shape) in headers.items():
-            if not _on_stage(name, stage, pp, owner):
+            if not _on_stage(name, stage, pp, owner) or name.endswith(UNREAD):
                 continue
             begin, size = [0] * len(shape), list(shape)
-            axis = _cut_axis(name)
-            if axis is not None:
+            axis = cut_axis(name)
+            if axis is not None and shape[axis] > 1:  # one scale for all inputs is everyone's
                 size[axis] = shape[axis] // tp
                 begin[axis] = part * size[axis]
             parameters[name] = {"shape": list(size), "dtype": dtype, "nbytes": 2}

@@ -169,8 +169,9 @@ def test_of_two_runs_the_later_is_refused_and_the_first_goes_on(
     out = tmp_path / "out"
     with stopped("pad", source, out) as first:
         code, said = ended(start("pad", source, out))
-        assert (code, said.count("\n")) == (2, 1)
-        assert f"pad: {out} is being made by another run, which works in {partials(out)[0]}" in said
+        assert code == 2
+        last = said.splitlines()[-1]  # progress may stand before it on a busy machine
+        assert f"pad: {out} is being made by another run, which works in {partials(out)[0]}" in last
     assert ended(first) == (0, "")
     assert names(tmp_path) == ["out"]
 

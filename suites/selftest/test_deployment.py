@@ -32,10 +32,22 @@ def test_the_shipped_file_plans_the_whole_matrix() -> None:
     assert deployments.settings("cuda").latency.ttft_p50_s == 2.0
 
 
+def test_every_model_that_is_given_has_its_budget_on_every_platform() -> None:
+    shipped = read_deployments(SHIPPED)
+    given = {name for deployment in shipped.deployments.values() for name in deployment.given}
+    assert given == {"requantized", "unquantized"}
+    for settings in shipped.platforms.values():
+        assert settings.numerics.inexact.keys() == given | {"trimmed"}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
         ("tp_rms_d =", "tp_rmsd =", "did you mean 'tp_rms_d'?"),
+        ("trimmed = { min_rms_d", "trimmed = { min_rms", "did you mean 'min_rms_d'?"),
+        ("{ min_rms_d = 0.1, mean_kl", "{ mean_kl", "inexact.trimmed.min_rms_d is missing"),
+        ("mean_kl = 0.1 }", "mean_kl = 0.0 }", "numerics.inexact.trimmed.mean_kl is 0.0"),
+        ("given =", "give =", "did you mean 'given'?"),
         ("requests = 12", "requests = -1", "platforms.cpu.latency.requests is -1"),
         ("schema = 1", "schema = 9", "schema is 9"),
         ("[platforms.cpu]", "[platforms.tpu]", "platforms.tpu"),

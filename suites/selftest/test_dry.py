@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.coverage import Box, Copy, Finding
+from fixtures.boxes import Box, merged
+from fixtures.coverage import Copy, Finding
 from fixtures.dry import DryEngine
-from fixtures.dry_findings import RankLoad, findings, merged, module_of
+from fixtures.dry_findings import RankLoad, findings, module_of
 from fixtures.errors import ServingError
 
 WEIGHT, SCALES = "mlp.down_proj.qweight", "mlp.down_proj.scales"

@@ -14,6 +14,7 @@ PURE, EFFECTS, CLAIMS, GLUE = 0, 1, 2, 3
 LAYERS = {
     "conftest": GLUE,
     "fixtures": EFFECTS,
+    "fixtures.boxes": PURE,
     "fixtures.checkpoint": PURE,
     "fixtures.checkpoint.moves": EFFECTS,
     "fixtures.checkpoint.projections": EFFECTS,
@@ -50,9 +51,15 @@ LAYERS = {
     "suites.benchmarks": GLUE,
     "suites.conftest": GLUE,
     "suites.selftest": GLUE,
+    "suites.selftest.small_configs": CLAIMS,
 }
 # What runs inside the engine's processes, and nothing else, may import the engine.
-INSIDE = ("fixtures/serving/audit.py", "fixtures/serving/inside/", "suites/oracles/inside/")
+INSIDE = (
+    "fixtures/serving/audit.py",
+    "fixtures/serving/inside/",
+    "fixtures/autoawq.py",
+    "suites/oracles/inside/",
+)
 # A program of its own, started as a process: what it measures itself against needs torch.
 EXECUTED = ("suites/benchmarks/recipe.py",)
 OWN = ("fixtures", "suites", "reports", "conftest")

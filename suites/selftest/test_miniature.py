@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from fixtures import miniature
-from fixtures.checkpoint.layout import expected_shape, place
+from fixtures.checkpoint.layout import locate
 from fixtures.checkpoint.tensors import file_digest, read_checkpoint, read_tensor
 from fixtures.checkpoint.weights import Linear
+from fixtures.ledger import LEDGER
 from fixtures.miniature import (
     QUANTIZATIONS,
     Quantization,
@@ -105,14 +106,15 @@ def test_in_every_format_one_group_carries_little_and_outputs_are_of_one_size(
     assert 2 < down.channel_norms("outputs").mean() < 5
 
 
-@pytest.mark.parametrize("quant", ["awq", "none"])
-def test_every_tensor_has_its_place_and_shape(quant: Quantization, tmp_path: Path) -> None:
-    write_miniature(tmp_path, Recipe(quant=quant))
-    checkpoint = read_checkpoint(tmp_path)
+@pytest.mark.parametrize("quant", QUANTIZATIONS)
+def test_every_tensor_has_its_place_and_shape(
+    quant: Quantization, miniatures: dict[Quantization, Path]
+) -> None:
+    checkpoint = read_checkpoint(miniatures[quant])
     for name, info in checkpoint.tensors.items():
-        where = place(name, checkpoint.config.quant)
+        where = locate(name, checkpoint.config)
         assert where is not None, name
-        assert expected_shape(where, checkpoint.config) in (None, info.shape), name
+        assert where.stored.shape == info.shape, name
 
 
 def test_the_width_is_an_odd_number_of_groups(directory: Path) -> None:
@@ -176,9 +178,9 @@ def test_a_ledger_that_does_not_read_back_is_a_mismatch(
     directory = cached_miniature("awq", root=tmp_path, say=said.append)
     assert [path.name for path in tmp_path.iterdir()] == [directory.name]
     if ledger is None:
-        (directory / miniature.LEDGER).unlink()
+        (directory / LEDGER).unlink()
     else:
-        (directory / miniature.LEDGER).write_text(ledger, encoding="latin-1")
+        (directory / LEDGER).write_text(ledger, encoding="latin-1")
     cached_miniature("awq", root=tmp_path, say=said.append)
     cached_miniature("awq", root=tmp_path, say=said.append)
     assert [text.partition(" ")[0] for text in said].count("generating") == 2

@@ -87,7 +87,7 @@ def test_padding_keeps_every_weight_and_adds_zeros(
 def test_trimming_keeps_the_weights_of_the_kept_groups(
     tmp_path: Path, quant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fixtures.variants.most_important", lambda *_: (0, 2))
+    monkeypatch.setattr("fixtures.trimming.most_important", lambda *_: (0, 2))
     source = write_drawn(tmp_path / "source", configured("llama", quant, MAIN, 384))
     variant = build_trimmed(source, tmp_path / "out", to=256)
     kept = variant.manifest["kept_groups"]["model.layers.0.mlp"]  # type: ignore[index]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import re
 from dataclasses import replace
 from typing import get_args
 
 import pytest
 
 from fixtures.checkpoint.config import parse_config
-from fixtures.checkpoint.layout import place
-from fixtures.miniature import Recipe, config_json
+from fixtures.checkpoint.layout import locate
+from fixtures.miniature import QUANTIZATIONS, Quantization, Recipe, config_json, tensors
 from fixtures.platforms import Platform
 from fixtures.prediction import plan
 from fixtures.stages import layers_per_stage, stages_of
@@ -47,17 +48,32 @@ def test_layers_are_dealt_out_as_the_engine_does(pp: int) -> None:
         ("lm_head.weight", (3,)),
         ("visual.blocks.1.attn.qkv.weight", (0, 1, 2, 3)),
         ("visual.merger.mlp.0.weight", (0, 1, 2, 3)),
+        ("model.language_model.layers.4.mlp.up_proj.qzeros", (3,)),
+        ("model.language_model.embed_tokens.weight", (0,)),
+        ("model.visual.blocks.1.mlp.down_proj.weight", (0, 1, 2, 3)),
     ],
 )
 def test_a_tensor_is_held_by_its_stages(name: str, stages: tuple[int, ...]) -> None:
-    where = place(name, MODEL.quant)
+    where = locate(name, MODEL)
     assert where is not None
     assert layers_per_stage(MODEL.layers, 4) == (1, 1, 2, 1)
     assert tuple(stages_of(where, MODEL, 4)) == stages
 
 
+@pytest.mark.parametrize("quant", QUANTIZATIONS)
+def test_all_of_a_module_s_tensors_are_held_by_its_stages(quant: Quantization) -> None:
+    recipe = Recipe(layers=5, quant=quant)
+    model = parse_config(config_json(recipe), source="miniature")
+    for tensor in tensors(recipe):
+        where = locate(tensor.name, model)
+        assert where is not None, tensor.name
+        layer = re.search(r"model\.layers\.(\d)\.", tensor.name)
+        if layer is not None:
+            assert stages_of(where, model, 4) == ((0, 1, 2, 2, 3)[int(layer[1])],)
+
+
 def test_tied_embeddings_are_held_by_both_ends() -> None:
-    where = place("model.embed_tokens.weight", MODEL.quant)
+    where = locate("model.embed_tokens.weight", MODEL)
     assert where is not None
     tied = replace(MODEL, tied_embeddings=True)
     assert (stages_of(where, tied, 4), stages_of(where, tied, 1)) == ((0, 3), (0,))
