@@ -51,6 +51,8 @@ for layer in range(2):
     squares = np.square(down, dtype=np.float64).sum(axis=0)
     squares[7] = np.nan if what == "nan" else squares[7]
     connection.send_bytes(squares.tobytes())
+    for _ in range(2 * request["products"]):
+        connection.send_bytes(bytes(8 * 96 * 96))
 """
 
 
