@@ -8,7 +8,6 @@ from fixtures.checkpoint.projections import mlps
 from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.errors import InputError
 from fixtures.importance import activation_scores, calibrated_scores
-from fixtures.work import Work
 from suites.selftest import oracles
 from suites.selftest.tiny import Tiny, arrays_in
 
@@ -40,7 +39,8 @@ def test_scores_of_a_checkpoint_are_those_of_its_down_proj(quant: str, tmp_path:
     found = dict(mlps(checkpoint, parse_config(other, source="config.json")))
     random = np.random.default_rng(3)
     rms = {mlp: random.random(WIDTH) for mlp in found}
-    scores = calibrated_scores(found, rms, GROUP, Work())
+    downs = {mlp: next(p.linear for p in found[mlp] if p.side == "inputs") for mlp in found}
+    scores = {mlp: calibrated_scores(down, rms[mlp], GROUP) for mlp, down in downs.items()}
     for mlp in ("model.language_model.layers.0.mlp", "model.language_model.layers.1.mlp"):
         weights = oracles.weights(arrays_in(tmp_path / "source"), f"{mlp}.down_proj", GROUP)
         norms = np.linalg.norm(np.array(weights), axis=1)
