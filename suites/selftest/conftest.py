@@ -38,6 +38,10 @@ def deployments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def interruptible() -> None:
-    """Children can be interrupted: what a shell starts in the background ignores SIGINT for all."""
+    """Children can be interrupted: what a shell starts in the background ignores SIGINT for all,
+    what `nohup` starts SIGHUP."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        # A handler is not handed down, as being ignored is: this process stays deaf to it.
+        signal.signal(signal.SIGHUP, lambda *_: None)
