@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,15 @@ from fixtures.checkpoint.tensors import DTYPES
 from fixtures.checkpoint.writing import PendingTensor, write_safetensors
 
 
-def write_drawn(directory: Path, config: dict[str, Any], seed: int = 0) -> Path:
-    """A checkpoint of this config; integers take every value, FP8 every number."""
+def write_drawn(
+    directory: Path,
+    config: dict[str, Any],
+    seed: int = 0,
+    *,
+    more: Mapping[str, np.ndarray] | None = None,
+) -> Path:
+    """A checkpoint of this config, and `more` (float16) that it does not promise; integers take
+    every value, FP8 every number."""
     model = parse_config(config, source="config.json")
     random = np.random.default_rng(seed)
     pending = []
@@ -25,6 +33,8 @@ def write_drawn(directory: Path, config: dict[str, Any], seed: int = 0) -> Path:
         assert promised is not None, name
         array = _draw(random, promised, dtype, shape)
         pending.append(PendingTensor(name, dtype, shape, lambda array=array: array))  # type: ignore[misc]
+    for name, array in (more or {}).items():
+        pending.append(PendingTensor(name, "F16", array.shape, lambda array=array: array))  # type: ignore[misc]
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(config))
     write_safetensors(directory / "model.safetensors", pending, metadata={"format": "pt"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fixtures.checkpoint.tensors import Checkpoint, read_checkpoint, read_tensor
 from fixtures.checkpoint.widths import EXPERTS, MAIN, SHARED, TOWER
 from fixtures.errors import InputError
 from fixtures.targets import main_width
-from fixtures.variants import build_padded, build_trimmed
+from fixtures.variants import build_padded, build_trimmed, verify
 from suites.selftest import oracles, small_configs
 from suites.selftest.drawn import write_drawn
 
@@ -106,6 +107,59 @@ def test_fused_halves_grow_each_for_itself(tmp_path: Path) -> None:
     old, new = layer(read_checkpoint(source), name), layer(read_checkpoint(out), name)
     assert [new(7, o) for o in (0, 383, 512, 895)] == [old(7, o) for o in (0, 383, 384, 767)]
     assert [new(7, o) for o in (384, 511, 896, 1023)] == [0, 0, 0, 0]
+
+
+LAYER = "model.layers.0"
+
+
+def stray(directory: Path, name: str) -> np.ndarray:
+    return read_tensor(read_checkpoint(directory).tensors[name])
+
+
+@pytest.mark.parametrize(("operation", "width"), [("pad", 512), ("trim", 256)])
+def test_a_bias_gptq_adds_to_a_layer_without_one_keeps_its_size(
+    tmp_path: Path, operation: str, width: int
+) -> None:
+    config = configured("llama", "gptq", MAIN, 384)
+    widths = {"gate_proj": 384, "up_proj": 384, "down_proj": config["hidden_size"]}
+    more = {f"{LAYER}.mlp.{role}.bias": np.zeros(n, np.float16) for role, n in widths.items()}
+    source = write_drawn(tmp_path / "source", config, more=more)
+    build = build_padded if operation == "pad" else build_trimmed
+    out = build(source, tmp_path / "out", to=width).directory
+    verify(out)
+    shapes = {role: stray(out, f"{LAYER}.mlp.{role}.bias").shape for role in widths}
+    hidden = (config["hidden_size"],)
+    assert shapes == {"gate_proj": (width,), "up_proj": (width,), "down_proj": hidden}
+
+
+def test_a_bias_gptq_adds_is_held_to_its_layer_s_size(tmp_path: Path) -> None:
+    more = {f"{LAYER}.mlp.gate_proj.bias": np.zeros(512, np.float16)}
+    source = write_drawn(tmp_path / "source", configured("llama", "gptq", MAIN, 384), more=more)
+    with pytest.raises(InputError, match=r"gate_proj.bias is \[512\].*promises \[384\]"):
+        build_padded(source, tmp_path / "out", to=512)
+
+
+def test_buffers_of_old_checkpoints_are_carried(tmp_path: Path) -> None:
+    name = f"{LAYER}.self_attn.rotary_emb.inv_freq"
+    frequencies = np.arange(64, dtype=np.float16)
+    source = write_drawn(
+        tmp_path / "source", configured("llama", "awq", MAIN, 384), more={name: frequencies}
+    )
+    out = build_padded(source, tmp_path / "out", to=512).directory
+    assert np.array_equal(stray(out, name), frequencies)
+
+
+def test_modules_are_packed_where_the_files_say_so(tmp_path: Path) -> None:
+    config = configured("llama", "gptq", MAIN, 384)
+    config["quantization_config"]["dynamic"] = {r"-:.*layers\.1\.mlp.*": {}}
+    source = write_drawn(tmp_path / "source", config)
+    del config["quantization_config"]["dynamic"]
+    (source / "config.json").write_text(json.dumps(config))
+    out = build_padded(source, tmp_path / "out", to=512).directory
+    verify(out)
+    packed, plain = "layers.0.mlp.down_proj.qweight", "layers.1.mlp.down_proj.weight"
+    assert stray(out, f"model.{packed}").shape == (512 // 8, config["hidden_size"])
+    assert stray(out, f"model.{plain}").shape == (config["hidden_size"], 512)
 
 
 def test_a_partial_last_block_takes_in_what_is_added(tmp_path: Path) -> None:
