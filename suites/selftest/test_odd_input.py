@@ -1,0 +1,91 @@
+"""Checkpoints that are odd but legal, and requests that are not: they work, or are one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fixtures.checkpoint.tensors import INDEX
+from fixtures.errors import InputError, ProofError
+from fixtures.variants import build_padded, main, verify
+from suites.selftest.tiny import Tiny
+
+
+def edit(path: Path, **keys: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """What a command that is bad input says: one line, whatever it is."""
+    assert main([str(word) for word in argv]) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+    return captured.err
+
+
+@pytest.mark.parametrize("file", ["config.json", INDEX])
+@pytest.mark.parametrize("value", ["\ud800", float("nan"), [float("inf")]])
+def test_json_that_python_reads_is_written_again(tmp_path: Path, file: str, value: object) -> None:
+    source = Tiny(shards=3).write(tmp_path / "source")
+    edit(source / file, metadata={"odd": value})
+    out = build_padded(source, tmp_path / "out", to=128).directory
+    found = json.loads((out / file).read_bytes())["metadata"]["odd"]
+    assert json.dumps(found) == json.dumps(value)
+    verify(out)
+
+
+def test_a_config_without_its_nan_is_found(tmp_path: Path) -> None:
+    source = Tiny().write(tmp_path / "source")
+    edit(source / "config.json", odd=float("nan"))
+    out = build_padded(source, tmp_path / "out", to=128).directory
+    edit(out / "config.json", odd=0)
+    with pytest.raises(ProofError, match=r"config\.json differs from the source's in odd"):
+        verify(out)
+
+
+def test_a_file_whose_name_is_no_text_is_carried_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Tiny().write(tmp_path / "source")
+    for name in (b"\xff.txt", b"\xff.bin"):
+        Path(os.fsdecode(os.fsencode(source) + b"/" + name)).write_text("odd")
+    out = tmp_path / "out"
+    assert main(["pad", str(source), "--to", "128", "--out", str(out)]) == 0
+    assert r"left out, not resized: \udcff.bin" in capsys.readouterr().out
+    assert (out / os.fsdecode(b"\xff.txt")).samefile(source / os.fsdecode(b"\xff.txt"))
+    verify(out)
+
+
+@pytest.mark.parametrize("to", [2**20 + 32, 2**31, 2**40])
+def test_a_width_that_no_memory_holds_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], to: int
+) -> None:
+    source = Tiny().write(tmp_path / "source")
+    said = refused(capsys, "pad", source, "--to", to)
+    assert f"intermediate_size cannot be brought to {to}, expected at most 1048576" in said
+
+
+def test_a_variant_that_no_disk_holds_is_refused_before_it_takes_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Tiny().write(tmp_path / "source")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**7))
+    monkeypatch.setattr("fixtures.building.moved_tensors", None)
+    with pytest.raises(InputError, match=r"has 0\.0 GB free, expected 0\.2 GB"):
+        build_padded(source, tmp_path / "out", to=2**20)
+
+
+def test_json_nested_beyond_all_sense_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Tiny().write(tmp_path / "source")
+    text = (source / "config.json").read_text().rstrip()
+    deep = f'{text[:-1]}, "deep": {"[" * 900}{"]" * 900}}}'
+    (source / "config.json").write_text(deep)
+    said = refused(capsys, "pad", source, "--to", 128)
+    assert "config.json is nested more than 100 levels deep" in said
