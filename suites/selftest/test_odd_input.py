@@ -67,7 +67,7 @@ def test_a_width_that_no_memory_holds_is_refused(
 ) -> None:
     source = Tiny().write(tmp_path / "source")
     said = refused(capsys, "pad", source, "--to", to)
-    assert f"intermediate_size cannot be brought to {to}, expected at most 1048576" in said
+    assert f"intermediate_size cannot be brought from 96 to {to}, expected at most 1048576" in said
 
 
 def test_a_variant_that_no_disk_holds_is_refused_before_it_takes_memory(
