@@ -38,22 +38,32 @@ def test_a_file_larger_than_allowed_is_refused_and_leaves_nothing(
     assert names(tmp_path) == []
 
 
-def on_mount(options: str, source: Path, place: Path) -> subprocess.CompletedProcess[str]:
-    """A run whose target lies on a file system of memory, with those options."""
-    place.mkdir()
+def mounted(options: str, place: Path, argv: list[str]) -> subprocess.CompletedProcess[str]:
+    """A run beside a file system of memory, mounted for it at `place` with those options."""
+    place.mkdir(exist_ok=True)
     apart = ["unshare", "--map-root-user", "--mount", "sh", "-c", MOUNTED, str(place), options]
+    return subprocess.run([*apart, *argv], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """Where a small disk can be mounted; skips where none can, whatever is to run on it."""
+    place = tmp_path / "disk"
     try:
-        done = subprocess.run(
-            [*apart, *command("pad", source, place / "out")],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
+        probe = mounted("size=1m", place, ["true"])
     except FileNotFoundError:
         pytest.skip("there is no `unshare` here to mount a small disk with")
-    if done.returncode not in (0, 2):
-        pytest.skip(f"no small disk can be mounted here: {done.stderr.strip()}")
-    return done
+    if probe.returncode:
+        pytest.skip(f"no small disk can be mounted here: {probe.stderr.strip()}")
+    return place
+
+
+def on_mount(options: str, source: Path, place: Path) -> subprocess.CompletedProcess[str]:
+    return mounted(options, place, command("pad", source, place / "out"))
+
+
+def test_a_run_that_dies_on_a_small_disk_is_not_skipped(disk: Path) -> None:
+    assert mounted("size=1m", disk, ["sh", "-c", "exit 3"]).returncode == 3
 
 
 @pytest.mark.parametrize(
@@ -64,27 +74,29 @@ def on_mount(options: str, source: Path, place: Path) -> subprocess.CompletedPro
         ("4900k", r" has no space left (0.0 MB free), expected room"),  # the weights
     ],
 )
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, size: str, words: str) -> None:
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    tmp_path: Path, disk: Path, size: str, words: str
+) -> None:
     tiny = Tiny(hidden=256, intermediate=384, group=128, layers=3, shards=4, vocab=4096)
     source = tiny.write(tmp_path / "source")
     before = content(source)
-    done = on_mount(f"size={size}", source, tmp_path / "disk")
+    done = on_mount(f"size={size}", source, disk)
     said = plain(done.stderr)
     assert (done.returncode, said.count("\n")) == (2, 1)
-    assert said.startswith(f"pad: {tmp_path / 'disk'}{words}")
+    assert said.startswith(f"pad: {disk}{words}")
     assert done.stdout == ""
     assert content(source) == before
 
 
-def test_a_disk_that_is_just_large_enough_takes_copies(tmp_path: Path) -> None:
+def test_a_disk_that_is_just_large_enough_takes_copies(tmp_path: Path, disk: Path) -> None:
     source = Tiny(shards=3).write(tmp_path / "source")
-    done = on_mount("size=4m", source, tmp_path / "disk")
+    done = on_mount("size=4m", source, disk)
     assert (done.returncode, plain(done.stderr), done.stdout) == (0, "", "out\n")
 
 
-def test_a_read_only_target_is_one_line(source: Path, tmp_path: Path) -> None:
-    done = on_mount("ro", source, tmp_path / "disk")
+def test_a_read_only_target_is_one_line(source: Path, disk: Path) -> None:
+    done = on_mount("ro", source, disk)
     said = plain(done.stderr)
     assert (done.returncode, said.count("\n")) == (2, 1)
-    assert said.startswith(f"pad: {tmp_path / 'disk'} is on a read-only filesystem")
+    assert said.startswith(f"pad: {disk} is on a read-only filesystem")
     assert done.stdout == ""
