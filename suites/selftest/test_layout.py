@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from fixtures.checkpoint.config import parse_config
-from fixtures.checkpoint.layout import Parallel, Place, locate, unread
+from fixtures.checkpoint.layout import Parallel, Place, is_multi_token, locate, unread
 from fixtures.checkpoint.model import ModelConfig
 from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.miniature import Quantization, Recipe, config_json
@@ -152,6 +152,8 @@ def test_layers_of_multi_token_prediction_are_passed_over() -> None:
     model = replace(AWQ, extra_layers=1)
     assert unread("model.layers.80.mlp.down_proj.qweight", model)
     assert not unread("model.layers.81.mlp.down_proj.qweight", model)
+    names = [f"model.layers.{i}.enorm.weight" for i in (79, 80, 81)]
+    assert [is_multi_token(name, model) for name in names] == [False, True, False]
 
 
 @pytest.mark.parametrize(

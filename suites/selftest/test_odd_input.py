@@ -8,11 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fixtures.checkpoint.tensors import INDEX
 from fixtures.errors import InputError, ProofError
 from fixtures.variants import build_padded, main, verify
+from suites.selftest import small_configs
+from suites.selftest.drawn import write_drawn
 from suites.selftest.tiny import Tiny
 
 
@@ -89,3 +92,28 @@ def test_json_nested_beyond_all_sense_is_one_line(
     (source / "config.json").write_text(deep)
     said = refused(capsys, "pad", source, "--to", 128)
     assert "config.json is nested more than 100 levels deep" in said
+
+
+@pytest.mark.parametrize(
+    ("model", "keys", "name"),
+    [
+        ("glm4_moe", {"num_nextn_predict_layers": 1}, "model.layers.4.enorm.weight"),
+        ("qwen3_next", {}, "mtp.fc.weight"),
+    ],
+)
+@pytest.mark.parametrize(
+    "asked", [("pad", "--to", 512, "--key", "moe_intermediate_size"), ("regroup", "--to", 64)]
+)
+def test_layers_of_multi_token_prediction_are_refused_by_their_name(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    model: str,
+    keys: dict[str, Any],
+    name: str,
+    asked: tuple[object, ...],
+) -> None:
+    config = {**small_configs.config(model, "awq"), "vocab_size": 64, **keys}
+    extra = {name: np.zeros(512, np.float16)}
+    source = write_drawn(tmp_path / "source", config, more=extra)
+    said = refused(capsys, asked[0], source, *asked[1:])
+    assert f"holds tensors of multi-token-prediction layers ({name}; 1 in all)" in said
