@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from fixtures.checkpoint.tensors import INDEX
 from fixtures.errors import InputError, ProofError
-from fixtures.variants import build_padded, main, verify
+from fixtures.variants import build_padded, build_regrouped, build_trimmed, main, verify
 from suites.selftest import small_configs
 from suites.selftest.drawn import write_drawn
-from suites.selftest.tiny import Tiny
+from suites.selftest.tiny import Tiny, arrays_in
 
 
 def edit(path: Path, **keys: Any) -> None:
@@ -117,3 +118,30 @@ def test_layers_of_multi_token_prediction_are_refused_by_their_name(
     source = write_drawn(tmp_path / "source", config, more=extra)
     said = refused(capsys, asked[0], source, *asked[1:])
     assert f"holds tensors of multi-token-prediction layers ({name}; 1 in all)" in said
+
+
+@pytest.mark.parametrize(
+    "quant", ["none", "awq", "gptq", "packed", "packed_asymmetric", "packed_channel", "fp8_block"]
+)
+def test_a_model_that_stores_inputs_first_is_resized_in_every_format(
+    tmp_path: Path, quant: str
+) -> None:
+    config = {**small_configs.config("gpt2", quant), "n_layer": 1, "vocab_size": 64, "n_inner": 384}
+    source = write_drawn(tmp_path / "source", config)
+    for build, to in ((build_padded, 512), (build_trimmed, 256)):
+        verify(build(source, tmp_path / str(to), to=to).directory)
+
+
+def test_an_empty_map_of_inputs_is_carried(tmp_path: Path) -> None:
+    config = {**small_configs.config("llama", "gptq"), "num_hidden_layers": 1, "vocab_size": 64}
+    config["torch_dtype"] = "float16"
+    source = write_drawn(tmp_path / "source", {**config, "intermediate_size": 384})
+    arrays = arrays_in(source)
+    empty = {name: np.zeros(0, np.int32) for name in arrays if name.endswith(".g_idx")}
+    save_file({**arrays, **empty}, source / "model.safetensors", {"format": "pt"})
+    for build, to in ((build_padded, 512), (build_trimmed, 256), (build_regrouped, 64)):
+        out = build(source, tmp_path / str(to), to=to).directory
+        assert {name: array.shape for name, array in arrays_in(out).items() if name in empty} == (
+            dict.fromkeys(empty, (0,))
+        )
+        verify(out)

@@ -104,14 +104,29 @@ def test_norms_are_those_of_the_whole_weight(
     np.testing.assert_allclose(linear.channel_norms("outputs"), np.sqrt((whole**2).sum(1)))
 
 
-def test_a_transposed_weight_reads_as_any_other(tmp_path: Path) -> None:
-    scheme, method, inputs, outputs = LAYERS["dense"]
-    (dtype, data), *_ = arrays(scheme, inputs, outputs, method=method).values()
-    linear = write_linear(
-        tmp_path, scheme, inputs, outputs, {"weight": (dtype, data.T)}, transposed=True
-    )
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_whose_weight_is_transposed_reads_as_any_other(name: str, tmp_path: Path) -> None:
+    scheme, method, inputs, outputs = LAYERS[name]
+    data = arrays(scheme, inputs, outputs, method=method, seed=5)
+    if "weight" in data:  # words and scales lie as their format has them
+        dtype, weight = data["weight"]
+        data["weight"] = dtype, weight.T
+    linear = write_linear(tmp_path, scheme, inputs, outputs, data, transposed=True)
     found = linear.weights(inputs=(3, 9), outputs=(2, 5))
-    np.testing.assert_array_equal(found, data[2:5, 3:9].astype(np.float32))
+    np.testing.assert_array_equal(found, expected(name, 5)[2:5, 3:9])
+
+
+@pytest.mark.parametrize("name", ["gptq", "gptq-v2", "gptq-act"])
+def test_a_map_of_inputs_that_is_stored_empty_orders_nothing(name: str, tmp_path: Path) -> None:
+    scheme, method, inputs, outputs = LAYERS[name]
+    data = arrays(scheme, inputs, outputs, method=method, seed=6)
+    data["g_idx"] = "I32", np.zeros(0, np.int32)
+    if scheme.desc_act:
+        with pytest.raises(InputError, match=r"g_idx has shape \[0\], expected \[48\]"):
+            write_linear(tmp_path, scheme, inputs, outputs, data)
+        return
+    linear = write_linear(tmp_path, scheme, inputs, outputs, data)
+    np.testing.assert_array_equal(linear.weights(), expected(name, 6))
 
 
 def test_a_block_is_no_larger_than_it_says(tmp_path: Path) -> None:
