@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -145,3 +146,25 @@ def test_an_empty_map_of_inputs_is_carried(tmp_path: Path) -> None:
             dict.fromkeys(empty, (0,))
         )
         verify(out)
+
+
+@pytest.mark.parametrize("inside", ["model.safetensors", None])
+def test_a_file_that_cannot_be_read_is_named_and_nothing_said_to_be_made(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    inside: str | None,
+) -> None:
+    source = Tiny().write(tmp_path / "source")
+    out = build_padded(source, tmp_path / "out", to=128).directory
+    place = out if inside is None else out / inside
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "refused", inside and str(place))
+
+    monkeypatch.setattr("fixtures.proof.digest_files", refuse)
+    said = refused(capsys, "verify", out)
+    assert said == (
+        f"verify: {place} is not open to this user, expected permission to read it. "
+        "Change its mode or owner.\n"
+    )

@@ -239,12 +239,13 @@ def test_what_the_disk_refuses_is_one_line(tmp_path: Path, code: int, words: str
 
 
 def test_what_the_source_refuses_names_its_file(tmp_path: Path) -> None:
-    def fail() -> None:
+    def fail(source: str) -> None:
         with scratch_directory(tmp_path / "final"):
-            raise PermissionError(errno.EACCES, "refused", "/models/qwen/weights")
+            raise PermissionError(errno.EACCES, "refused", source)
 
-    with pytest.raises(InputError, match=r"^/models/qwen/weights is not open to this user"):
-        fail()
+    for source in ("/models/qwen/weights", str(tmp_path / "source" / "weights")):
+        with pytest.raises(InputError, match=rf"^{source} is not open to this user"):
+            fail(source)
 
 
 def test_a_name_too_long_is_refused_as_the_target_s(tmp_path: Path) -> None:
