@@ -168,3 +168,19 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_said_to_be_made(
         f"verify: {place} is not open to this user, expected permission to read it. "
         "Change its mode or owner.\n"
     )
+
+
+@pytest.mark.parametrize("json_asked", [False, True])
+def test_a_variant_without_its_source_is_not_said_to_be_proven(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], json_asked: bool
+) -> None:
+    source = Tiny().write(tmp_path / "source")
+    out = build_padded(source, tmp_path / "out", to=128).directory
+    options = ["--json"] if json_asked else []
+    assert main(["verify", str(out), *options]) == 0
+    assert json_asked or capsys.readouterr().out == f"{out}: padded, proven\n"
+    source.rename(tmp_path / "elsewhere")
+    assert main(["verify", str(out), *options]) == 3
+    said = capsys.readouterr().out
+    assert "real channels could not be compared" in said
+    assert json_asked or said.startswith(f"{out}: padded, intact, not proven\nnot proven: ")
