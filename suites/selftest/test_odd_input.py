@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from fixtures.checkpoint.tensors import INDEX
 from fixtures.errors import InputError, ProofError
+from fixtures.targets import main_width
 from fixtures.variants import build_padded, build_regrouped, build_trimmed, main, verify
 from suites.selftest import small_configs
 from suites.selftest.drawn import write_drawn
@@ -184,3 +185,18 @@ def test_a_variant_without_its_source_is_not_said_to_be_proven(
     said = capsys.readouterr().out
     assert "real channels could not be compared" in said
     assert json_asked or said.startswith(f"{out}: padded, intact, not proven\nnot proven: ")
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "words"),
+    [
+        ("deepseek_v3", "shared_expert_intermediate_size", "does not say that width as a number"),
+        ("glm4v", "vision_config.intermediate_size", "does not say that width as a number"),
+        ("llama", "moe_intermediate_size", "is no width of this model, expected one of interm"),
+    ],
+)
+def test_a_key_that_cannot_be_changed_is_refused_with_its_reason(
+    model: str, key: str, words: str
+) -> None:
+    with pytest.raises(InputError, match=rf"^{key} .*{words}"):
+        main_width(small_configs.config(model), key)
