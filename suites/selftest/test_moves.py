@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixtures.checkpoint.moves import ADDED
+from fixtures.checkpoint.config import parse_config
+from fixtures.checkpoint.moves import ADDED, move
 from fixtures.checkpoint.places import place
 from fixtures.checkpoint.streams import runs
 from fixtures.checkpoint.tensors import Checkpoint, read_checkpoint, read_tensor
@@ -170,6 +171,34 @@ def test_a_partial_last_block_takes_in_what_is_added(tmp_path: Path) -> None:
     assert before.tensors[name].shape == after.tensors[name].shape
     old, new = (layer(one, "layers.0.mlp.down_proj") for one in (before, after))
     assert [new(i, 1) for i in (0, 447, 448, 511)] == [old(0, 1), old(447, 1), 0, 0]
+
+
+@pytest.mark.parametrize(("model", "width"), [("phi3", 448), ("glm4", 320), ("phi3", 192)])
+@pytest.mark.parametrize(("operation", "to"), [("pad", 512), ("trim", 128)])
+def test_a_block_in_both_fused_halves_is_refused(
+    tmp_path: Path, model: str, width: int, operation: str, to: int
+) -> None:
+    source = write_drawn(tmp_path / "source", configured(model, "fp8_block", MAIN, width))
+    with pytest.raises(InputError, match=rf"gate_up_proj.weight_scale_inv .* block at {width}"):
+        (build_padded if operation == "pad" else build_trimmed)(source, tmp_path / "out", to=to)
+
+
+def test_a_move_does_not_tear_a_block_of_two_fused_halves(tmp_path: Path) -> None:
+    raw = configured("phi3", "fp8_block", MAIN, 448)
+    source = read_checkpoint(write_drawn(tmp_path / "source", raw))
+    after = parse_config({**raw, "intermediate_size": 512}, source="c")
+    info = source.tensors["model.layers.0.mlp.gate_up_proj.weight_scale_inv"]
+    with pytest.raises(ValueError, match="stores 128 channels together, across fused halves"):
+        move(info, source.config, after, lambda *_: np.arange(512))
+
+
+def test_fused_halves_of_whole_blocks_grow(tmp_path: Path) -> None:
+    source = write_drawn(tmp_path / "source", configured("phi3", "fp8_block", MAIN, 384))
+    out = build_padded(source, tmp_path / "out", to=512).directory
+    old, new = (layer(read_checkpoint(one), "0.mlp.gate_up_proj") for one in (source, out))
+    assert [new(7, o) for o in (383, 384, 512, 895, 896)] == [
+        old(7, 383), 0, old(7, 384), old(7, 767), 0,
+    ]  # fmt: skip
 
 
 def test_new_inputs_get_new_groups_behind_any_order(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fixtures.checkpoint.tensors import read_header
+from fixtures.checkpoint.moves import Move, move
+from fixtures.checkpoint.tensors import TensorInfo, read_header
 from fixtures.errors import InputError, ProofError
 from fixtures.variants import build_padded, build_trimmed, verify
 from suites.selftest.tiny import Arrays, Tiny, flip
@@ -214,3 +215,22 @@ def test_a_broken_manifest_is_bad_input(padded: Path, text: str) -> None:
     (padded / "variant.json").write_text(text)
     with pytest.raises(InputError, match=r"variant\.json"):
         verify(padded)
+
+
+@pytest.mark.parametrize("part", ["scales", "qzeros", "qweight"])
+@pytest.mark.parametrize("module", [DOWN, GATE])
+def test_a_wrong_plan_is_found_though_writer_and_proof_share_it(
+    source: Path, monkeypatch: pytest.MonkeyPatch, module: str, part: str
+) -> None:
+    def wrong(info: TensorInfo, *configs: Any) -> Move | None:
+        made = move(info, *configs)
+        if made is not None and info.name == f"{module}.{part}":
+            made.origins[:3] = made.origins[[1, 0, 2]]
+        return made
+
+    monkeypatch.setattr("fixtures.resized.move", wrong)
+    monkeypatch.setattr("fixtures.proof.move", wrong)
+    with pytest.raises(ProofError, match=rf"{module}: .*put channel \d+ dequantizes to .* source"):
+        build_padded(source, source.with_name("padded"), to=128)
+    monkeypatch.setattr("fixtures.proof.retained_findings", lambda *_: [])
+    build_padded(source, source.with_name("padded"), to=128)

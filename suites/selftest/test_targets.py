@@ -81,3 +81,14 @@ def test_what_the_planner_offers_is_what_is_built(model: str) -> None:
         found, left = padded_sizes(raw, (4,), cuda)
         assert offered in ([], [found]), quant
         assert not (offered and left), quant
+
+
+@pytest.mark.parametrize(("model", "width"), [("phi3", 448), ("glm4", 320)])
+def test_blocks_in_both_halves_of_a_fused_layer_are_no_width_s_repair(
+    model: str, width: int
+) -> None:
+    raw = {**small_configs.config(model, "fp8_block"), "intermediate_size": width}
+    offered = {one.kind for one in cuda(parse_config(raw, source="c"), 2).repairs}
+    assert not offered & {"pad", "trim"}
+    raw["intermediate_size"] = 384
+    assert "pad" in {one.kind for one in cuda(parse_config(raw, source="c"), 2).repairs}
