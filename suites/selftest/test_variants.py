@@ -209,7 +209,7 @@ def rewrite(source: Path, change: Callable[[Arrays], None]) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda a: a.pop(f"{DOWN}.qzeros"), rf"{DOWN} has qweight, scales, expected qzeros too"),
+        (lambda a: a.pop(f"{DOWN}.qzeros"), rf"{DOWN}.qzeros is missing, expected it"),
         (lambda a: a.update({"model.layers.0.mlp.experts": np.zeros(1)}), "tensor .*experts"),
         (
             lambda a: a.update({f"{DOWN}.scales": a[f"{DOWN}.scales"][:2]}),
