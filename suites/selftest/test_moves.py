@@ -18,7 +18,7 @@ from fixtures.checkpoint.tensors import Checkpoint, read_checkpoint, read_tensor
 from fixtures.checkpoint.widths import EXPERTS, MAIN, SHARED, TOWER
 from fixtures.errors import InputError
 from fixtures.targets import main_width
-from fixtures.variants import build_padded, build_trimmed, verify
+from fixtures.variants import build_padded, build_regrouped, build_trimmed, verify
 from suites.selftest import oracles, small_configs
 from suites.selftest.drawn import write_drawn
 
@@ -263,3 +263,17 @@ def test_the_largest_width_is_the_first_of_the_keys() -> None:
 def test_runs_are_what_moves_together(origins: list[int], found: list[tuple[int, ...]]) -> None:
     made = [(run.first, run.source, run.count) for run in runs(np.array(origins, np.int64))]
     assert made == found
+
+
+@pytest.mark.parametrize(("model", "key"), [("qwen2_moe", EXPERTS), ("mixtral", MAIN)])
+def test_experts_are_packed_where_only_the_files_say_so(
+    tmp_path: Path, model: str, key: str
+) -> None:
+    config = configured(model, "awq", key, 384)
+    config["quantization_config"]["modules_to_not_convert"] = ["gate"]
+    source = write_drawn(tmp_path / "source", config)
+    config["quantization_config"]["modules_to_not_convert"] = None
+    (source / "config.json").write_text(json.dumps(config))
+    for build, to in ((build_padded, {key: 512}), (build_trimmed, {key: 256})):
+        verify(build(source, tmp_path / f"{to[key]}", to=to).directory)
+    verify(build_regrouped(source, tmp_path / "regrouped", to=64).directory)
