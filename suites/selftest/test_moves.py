@@ -150,6 +150,20 @@ def test_buffers_of_old_checkpoints_are_carried(tmp_path: Path) -> None:
     assert np.array_equal(stray(out, name), frequencies)
 
 
+@pytest.mark.parametrize("name", ["model.layers.4.enorm.weight", "mtp.norm.weight"])
+def test_layers_of_multi_token_prediction_are_refused_by_their_name(
+    tmp_path: Path, name: str
+) -> None:
+    config = configured("glm4_moe", "awq", EXPERTS, 384)
+    config["num_nextn_predict_layers"] = 1
+    source = write_drawn(tmp_path / "source", config, more={name: np.zeros(512, np.float16)})
+    said = f"{name} belongs to a layer of multi-token prediction, which variants do not resize"
+    with pytest.raises(InputError, match=said):
+        build_padded(source, tmp_path / "out", to={EXPERTS: 512})
+    with pytest.raises(InputError, match=said):
+        build_regrouped(source, tmp_path / "out", to=64)
+
+
 def test_modules_are_packed_where_the_files_say_so(tmp_path: Path) -> None:
     config = configured("llama", "gptq", MAIN, 384)
     config["quantization_config"]["dynamic"] = {r"-:.*layers\.1\.mlp.*": {}}
