@@ -215,6 +215,24 @@ def test_fused_halves_of_whole_blocks_grow(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def one_zero_a_channel(quant: str) -> dict[str, Any]:
+    config = configured("llama", quant, MAIN, 384)
+    form = config["quantization_config"]
+    if quant == "packed_channel":
+        form["config_groups"]["group_0"]["weights"]["symmetric"] = False
+    else:
+        form |= {"group_size": -1, **({"sym": False} if quant == "gptq" else {})}
+    return config
+
+
+@pytest.mark.parametrize("quant", ["gptq", "packed_channel"])
+def test_new_inputs_share_no_zero_point_with_old_ones(tmp_path: Path, quant: str) -> None:
+    source = write_drawn(tmp_path / "source", one_zero_a_channel(quant))
+    with pytest.raises(InputError, match=r"down_proj.* has one zero point for each output, which"):
+        build_padded(source, tmp_path / "out", to=512)
+    verify(build_trimmed(source, tmp_path / "trimmed", to=256).directory)
+
+
 def test_new_inputs_get_new_groups_behind_any_order(tmp_path: Path) -> None:
     config = configured("llama", "gptq", MAIN, 384)
     config["quantization_config"]["desc_act"] = True

@@ -118,3 +118,12 @@ def test_a_trimmed_model_serves(model: str) -> None:
         if not left:
             changed = parse_config(edited(raw, sizes), source="c")
             assert cuda(changed, 2).serves
+
+
+def test_new_inputs_under_old_zero_points_are_no_repair() -> None:
+    raw = {**small_configs.config("llama", "packed_channel"), "intermediate_size": 388}
+    weights = raw["quantization_config"]["config_groups"]["group_0"]["weights"]
+    for symmetric in (True, False):
+        weights["symmetric"] = symmetric
+        repairs = cuda(parse_config(raw, source="c"), 2).repairs
+        assert ("pad" in {one.kind for one in repairs}) == symmetric
