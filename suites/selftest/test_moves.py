@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fixtures.checkpoint.moves import ADDED
+from fixtures.checkpoint.config import parse_config
+from fixtures.checkpoint.moves import ADDED, move
 from fixtures.checkpoint.places import place
 from fixtures.checkpoint.streams import runs
 from fixtures.checkpoint.tensors import Checkpoint, read_checkpoint, read_tensor
 from fixtures.checkpoint.widths import EXPERTS, MAIN, SHARED, TOWER
 from fixtures.errors import InputError
 from fixtures.targets import main_width
-from fixtures.variants import build_padded, build_trimmed, verify
+from fixtures.variants import build_padded, build_regrouped, build_trimmed, verify
 from suites.selftest import oracles, small_configs
 from suites.selftest.drawn import write_drawn
 
@@ -149,6 +151,20 @@ def test_buffers_of_old_checkpoints_are_carried(tmp_path: Path) -> None:
     assert np.array_equal(stray(out, name), frequencies)
 
 
+@pytest.mark.parametrize("name", ["model.layers.4.enorm.weight", "mtp.norm.weight"])
+def test_layers_of_multi_token_prediction_are_refused_by_their_name(
+    tmp_path: Path, name: str
+) -> None:
+    config = configured("glm4_moe", "awq", EXPERTS, 384)
+    config["num_nextn_predict_layers"] = 1
+    source = write_drawn(tmp_path / "source", config, more={name: np.zeros(512, np.float16)})
+    said = rf"layers \({re.escape(name)}; 1 in all\), which variants do not resize"
+    with pytest.raises(InputError, match=said):
+        build_padded(source, tmp_path / "out", to={EXPERTS: 512})
+    with pytest.raises(InputError, match=said):
+        build_regrouped(source, tmp_path / "out", to=64)
+
+
 def test_modules_are_packed_where_the_files_say_so(tmp_path: Path) -> None:
     config = configured("llama", "gptq", MAIN, 384)
     config["quantization_config"]["dynamic"] = {r"-:.*layers\.1\.mlp.*": {}}
@@ -170,6 +186,52 @@ def test_a_partial_last_block_takes_in_what_is_added(tmp_path: Path) -> None:
     assert before.tensors[name].shape == after.tensors[name].shape
     old, new = (layer(one, "layers.0.mlp.down_proj") for one in (before, after))
     assert [new(i, 1) for i in (0, 447, 448, 511)] == [old(0, 1), old(447, 1), 0, 0]
+
+
+@pytest.mark.parametrize(("model", "width"), [("phi3", 448), ("glm4", 320), ("phi3", 192)])
+@pytest.mark.parametrize(("operation", "to"), [("pad", 512), ("trim", 128)])
+def test_a_block_in_both_fused_halves_is_refused(
+    tmp_path: Path, model: str, width: int, operation: str, to: int
+) -> None:
+    source = write_drawn(tmp_path / "source", configured(model, "fp8_block", MAIN, width))
+    with pytest.raises(InputError, match=rf"gate_up_proj.weight_scale_inv .* block at {width}"):
+        (build_padded if operation == "pad" else build_trimmed)(source, tmp_path / "out", to=to)
+
+
+def test_a_move_does_not_tear_a_block_of_two_fused_halves(tmp_path: Path) -> None:
+    raw = configured("phi3", "fp8_block", MAIN, 448)
+    source = read_checkpoint(write_drawn(tmp_path / "source", raw))
+    after = parse_config({**raw, "intermediate_size": 512}, source="c")
+    info = source.tensors["model.layers.0.mlp.gate_up_proj.weight_scale_inv"]
+    with pytest.raises(ValueError, match="stores 128 channels together, across fused halves"):
+        move(info, source.config, after, lambda *_: np.arange(512))
+
+
+def test_fused_halves_of_whole_blocks_grow(tmp_path: Path) -> None:
+    source = write_drawn(tmp_path / "source", configured("phi3", "fp8_block", MAIN, 384))
+    out = build_padded(source, tmp_path / "out", to=512).directory
+    old, new = (layer(read_checkpoint(one), "0.mlp.gate_up_proj") for one in (source, out))
+    assert [new(7, o) for o in (383, 384, 512, 895, 896)] == [
+        old(7, 383), 0, old(7, 384), old(7, 767), 0,
+    ]  # fmt: skip
+
+
+def one_zero_a_channel(quant: str) -> dict[str, Any]:
+    config = configured("llama", quant, MAIN, 384)
+    form = config["quantization_config"]
+    if quant == "packed_channel":
+        form["config_groups"]["group_0"]["weights"]["symmetric"] = False
+    else:
+        form |= {"group_size": -1, **({"sym": False} if quant == "gptq" else {})}
+    return config
+
+
+@pytest.mark.parametrize("quant", ["gptq", "packed_channel"])
+def test_new_inputs_share_no_zero_point_with_old_ones(tmp_path: Path, quant: str) -> None:
+    source = write_drawn(tmp_path / "source", one_zero_a_channel(quant))
+    with pytest.raises(InputError, match=r"down_proj.* has one zero point for each output, which"):
+        build_padded(source, tmp_path / "out", to=512)
+    verify(build_trimmed(source, tmp_path / "trimmed", to=256).directory)
 
 
 def test_new_inputs_get_new_groups_behind_any_order(tmp_path: Path) -> None:
@@ -234,3 +296,17 @@ def test_the_largest_width_is_the_first_of_the_keys() -> None:
 def test_runs_are_what_moves_together(origins: list[int], found: list[tuple[int, ...]]) -> None:
     made = [(run.first, run.source, run.count) for run in runs(np.array(origins, np.int64))]
     assert made == found
+
+
+@pytest.mark.parametrize(("model", "key"), [("qwen2_moe", EXPERTS), ("mixtral", MAIN)])
+def test_experts_are_packed_where_only_the_files_say_so(
+    tmp_path: Path, model: str, key: str
+) -> None:
+    config = configured(model, "awq", key, 384)
+    config["quantization_config"]["modules_to_not_convert"] = ["gate"]
+    source = write_drawn(tmp_path / "source", config)
+    config["quantization_config"]["modules_to_not_convert"] = None
+    (source / "config.json").write_text(json.dumps(config))
+    for build, to in ((build_padded, {key: 512}), (build_trimmed, {key: 256})):
+        verify(build(source, tmp_path / f"{to[key]}", to=to).directory)
+    verify(build_regrouped(source, tmp_path / "regrouped", to=64).directory)

@@ -2,6 +2,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fixtures.checkpoint.tensors import read_header
+from fixtures.checkpoint.moves import Move, move
+from fixtures.checkpoint.tensors import TensorInfo, read_checkpoint, read_header
 from fixtures.errors import InputError, ProofError
-from fixtures.variants import build_padded, build_trimmed, verify
+from fixtures.proof import header_findings
+from fixtures.variants import build_padded, build_regrouped, build_trimmed, verify
 from suites.selftest.tiny import Arrays, Tiny, flip
 
 DOWN = "model.layers.1.mlp.down_proj"
@@ -214,3 +217,65 @@ def test_a_broken_manifest_is_bad_input(padded: Path, text: str) -> None:
     (padded / "variant.json").write_text(text)
     with pytest.raises(InputError, match=r"variant\.json"):
         verify(padded)
+
+
+@pytest.mark.parametrize("part", ["scales", "qzeros", "qweight"])
+@pytest.mark.parametrize("module", [DOWN, GATE])
+def test_a_wrong_plan_is_found_though_writer_and_proof_share_it(
+    source: Path, monkeypatch: pytest.MonkeyPatch, module: str, part: str
+) -> None:
+    def wrong(info: TensorInfo, *configs: Any) -> Move | None:
+        made = move(info, *configs)
+        if made is not None and info.name == f"{module}.{part}":
+            made.origins[:3] = made.origins[[1, 0, 2]]
+        return made
+
+    monkeypatch.setattr("fixtures.resized.move", wrong)
+    monkeypatch.setattr("fixtures.proof.move", wrong)
+    with pytest.raises(ProofError, match=rf"{module}: .*put channel \d+ dequantizes to .* source"):
+        build_padded(source, source.with_name("padded"), to=128)
+    monkeypatch.setattr("fixtures.proof.retained_findings", lambda *_: [])
+    build_padded(source, source.with_name("padded"), to=128)
+
+
+def lacking(source: Path, *words: str) -> None:
+    """Take away the tensors whose names have one of these words."""
+    file = source / "model.safetensors"
+    arrays = {n: a for n, a in load_file(file).items() if not any(word in n for word in words)}
+    save_file(arrays, file, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        (("lm_head",), "lm_head.weight"),
+        (("self_attn", "norm", "lm_head"), "model.layers.0.self_attn.q_proj.qweight"),
+        (("layers.1.",), "model.layers.1.self_attn.q_proj.qweight"),
+        (("layers.1.input_layernorm",), "model.layers.1.input_layernorm.weight"),
+    ],
+)
+@pytest.mark.parametrize("build", [partial(build_padded, to=128), partial(build_regrouped, to=16)])
+def test_an_incomplete_checkpoint_is_refused(
+    source: Path, build: Any, words: tuple[str, ...], first: str
+) -> None:
+    lacking(source, *words)
+    with pytest.raises(InputError, match=f"{first} is missing, expected it as config.json prom"):
+        build(source, source.with_name("out"))
+    assert not source.with_name("out").exists()
+
+
+def test_a_shard_that_no_index_misses_is_missing(tmp_path: Path) -> None:
+    source = Tiny(shards=3).write(tmp_path / "source")
+    for name in ("model.safetensors.index.json", "model-00001-of-00003.safetensors"):
+        (source / name).unlink()
+    with pytest.raises(InputError, match=r"embed_tokens\.weight is missing"):
+        build_padded(source, tmp_path / "out", to=128)
+
+
+@pytest.mark.parametrize(("bias", "nested"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize("quant", ["awq", "none"])
+def test_a_complete_checkpoint_lacks_nothing(
+    tmp_path: Path, quant: str, bias: bool, nested: bool
+) -> None:
+    source = Tiny(quant=quant, bias=bias, nested=nested).write(tmp_path / "source")
+    assert list(header_findings(read_checkpoint(source))) == []

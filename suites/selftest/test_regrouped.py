@@ -8,7 +8,10 @@ from safetensors.numpy import load_file, save_file
 from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.errors import InputError, ProofError
 from fixtures.miniature import Quantization, Recipe, write_miniature
-from fixtures.variants import build_regrouped, verify
+from fixtures.repairs import regrouped, smaller_groups
+from fixtures.variants import build_regrouped, main, verify
+from suites.selftest import small_configs
+from suites.selftest.drawn import write_drawn
 from suites.selftest.test_proof import forge
 from suites.selftest.tiny import Arrays, arrays_in
 
@@ -119,3 +122,44 @@ def test_an_order_that_the_config_denies_is_refused(tmp_path: Path) -> None:
     save_file(arrays, source / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match="orders inputs otherwise than in neighbours"):
         build_regrouped(source, tmp_path / "out", to=64)
+
+
+def exceptional(directory: Path, default: int, other: int) -> Path:
+    """A GPTQ checkpoint whose down_proj has other groups than the rest."""
+    config = small_configs.config("llama", "gptq")
+    config["quantization_config"] |= {
+        "group_size": default, "dynamic": {"+:.*down_proj": {"group_size": other}},
+    }  # fmt: skip
+    return write_drawn(directory, config)
+
+
+def test_groups_that_only_an_exception_has_are_split(tmp_path: Path) -> None:
+    source = exceptional(tmp_path / "source", -1, 128)
+    variant = build_regrouped(source, tmp_path / "out", to=64)
+    assert variant.manifest["sizes"] == {"group_size": {"from": 128, "to": 64}}
+    verify(variant.directory)
+    quant = read_checkpoint(variant.directory).config.quant
+    assert (quant.group_size, quant.targets[0].scheme.group) == (1, 64)  # type: ignore[union-attr]
+    source_model = read_checkpoint(source).config
+    assert regrouped(source_model, 64).quant == quant
+
+
+def test_groups_of_two_sizes_are_split_to_one_that_divides_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = exceptional(tmp_path / "source", 128, 64)
+    assert list(smaller_groups(read_checkpoint(source).config)) == [32]
+    assert main(["regroup", str(source), "--for-tp", "2", "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().err == ""
+    assert read_checkpoint(tmp_path / "out").config.quant.group_size == 32
+    verify(tmp_path / "out")
+
+
+def test_a_manifest_that_could_not_be_read_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fixtures.building.group_sizes", lambda _: {1})
+    source = exceptional(tmp_path / "source", 128, 128)
+    with pytest.raises(InputError, match="regrouped from 1 to 64"):
+        build_regrouped(source, tmp_path / "out", to=64)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -209,7 +209,7 @@ def rewrite(source: Path, change: Callable[[Arrays], None]) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda a: a.pop(f"{DOWN}.qzeros"), rf"{DOWN} has qweight, scales, expected qzeros too"),
+        (lambda a: a.pop(f"{DOWN}.qzeros"), rf"{DOWN}.qzeros is missing, expected it"),
         (lambda a: a.update({"model.layers.0.mlp.experts": np.zeros(1)}), "tensor .*experts"),
         (
             lambda a: a.update({f"{DOWN}.scales": a[f"{DOWN}.scales"][:2]}),
@@ -373,3 +373,16 @@ def test_long_work_tells_a_log_its_speed_and_what_is_left(monkeypatch: pytest.Mo
 
 def test_short_work_leaves_no_line_in_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines_after(1.9, monkeypatch) == ""
+
+
+def test_a_trim_for_a_size_it_cannot_serve_at_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Tiny(hidden=32).write(tmp_path / "source")
+    assert main(["trim", str(source), "--for-tp", "2"]) == 2
+    said = capsys.readouterr().err
+    assert "no trimming makes it serve at tp 2: with intermediate_size 64 still" in said
+    assert "--to trims all the same" in said
+    assert main(["trim", str(source), "--for-tp", "1"]) == 2
+    assert "serves at tp 1" in capsys.readouterr().err
+    assert leftovers(tmp_path) == ["source"]

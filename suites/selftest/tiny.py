@@ -14,6 +14,25 @@ Arrays = dict[str, npt.NDArray[Any]]
 _MLP = ("gate_proj", "up_proj", "down_proj")
 
 
+def _tower(hidden: int) -> dict[str, tuple[int, ...]]:
+    """Every tensor of a vision tower of one block, 16 wide, that merges four patches into one."""
+    sizes = {
+        "blocks.0.attn.qkv": (48, 16), "blocks.0.attn.proj": (16, 16),
+        "blocks.0.mlp.gate_proj": (24, 16), "blocks.0.mlp.up_proj": (24, 16),
+        "blocks.0.mlp.down_proj": (16, 24),
+        "merger.mlp.0": (64, 64), "merger.mlp.2": (hidden, 64),
+    }  # fmt: skip
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{module}.{part}": shape
+        for module, (outputs, inputs) in sizes.items()
+        for part, shape in (("weight", (outputs, inputs)), ("bias", (outputs,)))
+    }
+    norms = ("blocks.0.norm1", "blocks.0.norm2", "merger.ln_q")
+    shapes |= {f"{norm}.weight": (16,) for norm in norms}
+    shapes["patch_embed.proj.weight"] = (16, 3, 2, 14, 14)
+    return {f"model.visual.{name}": shape for name, shape in shapes.items()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiny:
     """A decoder whose MLP is three groups wide: no tensor parallel size above 1 fits."""
@@ -86,12 +105,7 @@ class Tiny:
         arrays |= {f"{text}norm.weight": half(self.hidden)}
         arrays |= {"lm_head.weight": half(self.vocab, self.hidden)}
         if self.nested:
-            block = "model.visual.blocks.0."
-            arrays |= {
-                f"{block}mlp.{name}.{part}": half(*shape)
-                for name, wide, narrow in (("gate_proj", 24, 16), ("down_proj", 16, 24))
-                for part, shape in (("weight", (wide, narrow)), ("bias", (wide,)))
-            }
+            arrays |= {name: half(*shape) for name, shape in _tower(self.hidden).items()}
         return arrays
 
     def _linear(
@@ -103,7 +117,8 @@ class Tiny:
         half: Callable[..., npt.NDArray[np.float16]],
     ) -> Arrays:
         # A Llama has them everywhere if it says so, a Qwen on queries, keys and values alone.
-        biased = self.bias and not (self.nested and name.endswith(("o_proj", *_MLP)))
+        llama = self.bias and not self.nested
+        biased = llama or not name.endswith(("o_proj", *_MLP))
         bias = {f"{name}.bias": half(outputs)} if biased else {}
         if self.quant == "none":
             return {f"{name}.weight": half(outputs, inputs), **bias}
