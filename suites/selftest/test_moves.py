@@ -18,6 +18,7 @@ from fixtures.checkpoint.streams import runs
 from fixtures.checkpoint.tensors import Checkpoint, read_checkpoint, read_tensor
 from fixtures.checkpoint.widths import EXPERTS, MAIN, SHARED, TOWER
 from fixtures.errors import InputError
+from fixtures.manifest import read_manifest
 from fixtures.targets import main_width
 from fixtures.variants import build_padded, build_regrouped, build_trimmed, verify
 from suites.selftest import oracles, small_configs
@@ -310,3 +311,37 @@ def test_experts_are_packed_where_only_the_files_say_so(
     for build, to in ((build_padded, {key: 512}), (build_trimmed, {key: 256})):
         verify(build(source, tmp_path / f"{to[key]}", to=to).directory)
     verify(build_regrouped(source, tmp_path / "regrouped", to=64).directory)
+
+
+def kept_channels(manifest: dict[str, Any], mlp: str) -> list[int]:
+    step = manifest.get("granules", {}).get(mlp, manifest["granule"])
+    return [group * step + at for group in manifest["kept_groups"][mlp] for at in range(step)]
+
+
+def test_two_widths_are_trimmed_at_once_each_in_its_own_groups(tmp_path: Path) -> None:
+    config = configured("deepseek_v2", "packed_asymmetric", MAIN, 512)
+    config |= {EXPERTS: 200, "n_routed_experts": 2, "n_group": 1, "topk_group": 1}
+    config["quantization_config"]["ignore"].append("re:.*experts.*")
+    source = write_drawn(tmp_path / "source", config)
+    out = build_trimmed(source, tmp_path / "out", to={MAIN: 384, EXPERTS: 192}).directory
+    verify(out)
+    manifest = read_manifest(out).to_json()
+    before, after = read_checkpoint(source), read_checkpoint(out)
+    experts = next(mlp for mlp in manifest["kept_groups"] if mlp.endswith("experts.1"))  # type: ignore[attr-defined]
+    for mlp, step, size in (("model.layers.0.mlp", 128, 384), (experts, 8, 192)):
+        channels = kept_channels(manifest, mlp)
+        assert len(channels) == size
+        assert channels[0] % step == 0
+        old, new = (layer(one, f"{mlp}.down_proj") for one in (before, after))
+        assert [new(i, 3) for i in range(0, size, 7)] == [old(i, 3) for i in channels[::7]]
+
+
+def test_an_mlp_of_half_the_key_s_width_is_trimmed_in_its_own_groups(tmp_path: Path) -> None:
+    source = write_drawn(tmp_path / "source", configured("qwen", "awq", MAIN, 1024))
+    out = build_trimmed(source, tmp_path / "out", to=768).directory
+    verify(out)
+    manifest = read_manifest(out).to_json()
+    channels = kept_channels(manifest, "h.0.mlp")
+    assert len(channels) == 384
+    old, new = (layer(read_checkpoint(one), "h.0.mlp.c_proj") for one in (source, out))
+    assert [new(i, 3) for i in range(0, 384, 7)] == [old(i, 3) for i in channels[::7]]
