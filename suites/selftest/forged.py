@@ -16,7 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from fixtures.checkpoint.tensors import DTYPES, INDEX, MANIFEST, read_checkpoint, read_header
+from fixtures.checkpoint.tensors import (
+    DTYPES,
+    INDEX,
+    MANIFEST,
+    digest_of,
+    read_checkpoint,
+    read_header,
+)
 from fixtures.checkpoint.writing import MovedTensor, Pending, write_safetensors
 
 
@@ -67,7 +74,8 @@ class Variant:
                 codes |= {i.name: zlib.crc32(data[i.begin : i.end]) for i in read_header(path)}
         digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
         tensors = {name: f"{code:08x}" for name, code in codes.items()}
-        self.edit(MANIFEST, lambda manifest: manifest.update(files=digests, tensors=tensors))
+        said = {"files": digests, "tensors": tensors, "digest": digest_of(digests)}
+        self.edit(MANIFEST, lambda manifest: manifest.update(said))
 
     @contextmanager
     def spoilt(self) -> Iterator[None]:

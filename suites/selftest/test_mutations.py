@@ -162,6 +162,18 @@ def kept(variant: Variant, random: np.random.Generator) -> tuple[str, ...]:
     return (f"{mlp}.",)
 
 
+def refit(variant: Variant, random: np.random.Generator) -> tuple[str, ...]:
+    """A change that calls itself a fit: nothing is compared with what is none."""
+    name = variant.drawn(random, WEIGHTS, ".mlp.")
+    _flip(variant, random, name, _at(variant, random, name))
+    chosen = {"by": "activations", "refit": bool(random.integers(2))}
+    variant.edit(MANIFEST, lambda m: m.update(refits={name: {}}, choice=chosen))
+    if variant.quant == "none" and ".down_proj." in name:
+        variant.edit(MANIFEST, lambda m: m.update(choice={"by": "weights"}))
+        return ("lists refits", name)
+    return (("cannot be refits" if chosen["refit"] else "lists refits"), name)
+
+
 def index_elsewhere(variant: Variant, random: np.random.Generator) -> tuple[str, ...]:
     name = str(random.choice(variant.names))
 
@@ -256,7 +268,7 @@ def mutations(quant: str, operation: str) -> Iterator[Mutation]:
     if quant.startswith("packed"):
         yield shape
     if operation == "trim":
-        yield kept
+        yield from (kept, refit)
     if operation == "pad":
         yield added
         if quant != "none":
@@ -302,16 +314,17 @@ def test_a_mutation_is_caught_and_named(
     ("claim", "quant", "operation", "mutation"),
     [
         ("_config", "awq", "pad", config_other),
-        ("_tensors", "none", "trim", tensor_lost),
+        ("_tensors _headers", "none", "trim", tensor_lost),
         ("_carried", "gptq", "regroup", tokenizer),
         ("_carried", "none", "pad", index_total),
         ("_declared", "packed", "pad", shape),
         ("_declared", "gptq", "trim", order),
+        ("_recorded", "awq", "trim", refit),
         ("_padding", "fp8_block", "pad", added),
         ("_padding", "gptq", "pad", zero_as_stored),
         ("_padding", "packed", "pad", added_scale),
-        ("channel_findings", "packed_channel", "trim", nibble),
-        ("channel_findings", "awq", "pad", scale),
+        ("channel_findings _weights", "packed_channel", "trim", nibble),
+        ("channel_findings _weights", "awq", "pad", scale),
     ],
 )
 def test_without_its_claim_a_mutation_goes_through(
@@ -322,7 +335,8 @@ def test_without_its_claim_a_mutation_goes_through(
     operation: str,
     mutation: Mutation,
 ) -> None:
-    monkeypatch.setattr(f"fixtures.proof.{claim}", lambda _: [])
+    for name in claim.split():  # several, where more than one finds it
+        monkeypatch.setattr(f"fixtures.proof.{name}", lambda _: [])
     assert caught(variants(quant, operation), mutation, seed=0)[0] == ""
 
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fixtures.checkpoint.moves import Move, move
-from fixtures.checkpoint.tensors import TensorInfo, read_checkpoint, read_header
+from fixtures.checkpoint.tensors import TensorInfo, digest_of, read_checkpoint, read_header
 from fixtures.errors import InputError, ProofError
 from fixtures.proof import header_findings
 from fixtures.variants import build_padded, build_regrouped, build_trimmed, verify
@@ -40,6 +40,7 @@ def forge(directory: Path, change: Callable[[Arrays], None]) -> None:
     save_file(arrays, file, {"format": "pt"})
     manifest = json.loads((directory / "variant.json").read_text())
     manifest["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    manifest["digest"] = digest_of(manifest["files"])
     manifest["tensors"] = {
         name: f"{zlib.crc32(array.tobytes()):08x}" for name, array in arrays.items()
     }
@@ -279,3 +280,44 @@ def test_a_complete_checkpoint_lacks_nothing(
 ) -> None:
     source = Tiny(quant=quant, bias=bias, nested=nested).write(tmp_path / "source")
     assert list(header_findings(read_checkpoint(source))) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (lambda m: m.update(tensors={}), "the manifest's tensors and those of the files do not"),
+        (lambda m: m["tensors"].update(more="0"), "do not agree in more"),
+        (lambda m: m.update(tensors_changed=[]), "changed tensors are not those that changed"),
+        (
+            lambda m: m["sizes"].update({"vision_config.intermediate_size": {"from": 1, "to": 2}}),
+            "says vision_config.intermediate_size 1 of the source, which has none",
+        ),
+    ],
+)
+def test_a_manifest_that_says_what_is_not_so_is_found(
+    padded: Path, change: Callable[[dict[str, Any]], object], finding: str
+) -> None:
+    manifest = json.loads((padded / "variant.json").read_text())
+    change(manifest)
+    (padded / "variant.json").write_text(json.dumps(manifest))
+    with pytest.raises(ProofError) as failure:
+        verify(padded)
+    assert finding in str(failure.value)
+
+
+def test_a_regrouping_from_other_groups_is_found(source: Path) -> None:
+    out = build_regrouped(source, source.with_name("out"), to=16).directory
+    manifest = json.loads((out / "variant.json").read_text())
+    manifest["sizes"]["group_size"]["from"] = 64
+    (out / "variant.json").write_text(json.dumps(manifest))
+    with pytest.raises(ProofError, match="says group_size 64 of the source, which has 32"):
+        verify(out)
+
+
+@pytest.mark.parametrize("where", [(), ("source",)])
+def test_a_digest_of_other_files_is_bad_input(padded: Path, where: tuple[str, ...]) -> None:
+    manifest = json.loads((padded / "variant.json").read_text())
+    (manifest[where[0]] if where else manifest)["digest"] = "0" * 64
+    (padded / "variant.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"digest '0+' of other files"):
+        verify(padded)
