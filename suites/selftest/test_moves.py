@@ -341,6 +341,7 @@ def test_an_mlp_of_half_the_key_s_width_is_trimmed_in_its_own_groups(tmp_path: P
     out = build_trimmed(source, tmp_path / "out", to=768).directory
     verify(out)
     manifest = read_manifest(out).to_json()
+    assert (manifest["granule"], manifest.get("granules")) == (128, None)
     channels = kept_channels(manifest, "h.0.mlp")
     assert len(channels) == 384
     old, new = (layer(read_checkpoint(one), "h.0.mlp.c_proj") for one in (source, out))
