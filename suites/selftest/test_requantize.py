@@ -152,7 +152,7 @@ def test_no_calibration_text_is_one_that_autoawq_drops() -> None:
 
 
 def test_calibration_is_apart_from_what_is_judged() -> None:
-    judged = "\n".join(document.text for document in read_corpus().documents)
+    judged = "\n".join(document.text for document in read_corpus("full").documents)
     assert not any(text[:64] in judged for text in calibration_texts())
 
 
