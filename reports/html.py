@@ -22,6 +22,7 @@ from reports.matrix import (
     OUTCOME_WORDS,
     STAGE_WORDS,
     Cell,
+    detectable_text,
     first_sentence,
     interval_text,
     judged_cells,
@@ -32,6 +33,7 @@ from reports.matrix import (
     sentence,
     shorten,
 )
+from reports.pictures import gallery
 from reports.record import (
     FormatError,
     JsonObject,
@@ -42,6 +44,7 @@ from reports.record import (
     replay,
     write_atomically,
 )
+from reports.rows import Value
 
 # By a claim's name or the first part of it: what to do, and the command that does it.
 ADVICE: dict[str, tuple[str, str]] = {
@@ -163,6 +166,14 @@ def breakable(name: str) -> Markup:
     return Markup(re.sub(r"([/_])", r"\1<wbr>", str(escape(name))))
 
 
+def figure_text(value: Value) -> str:
+    """A number of a picture's table, to six digits: 0.9999 is not 1."""
+    if value is None or isinstance(value, str):
+        return value or "–"
+    whole = value == int(value)
+    return f"{value:.6g}" if not whole and 1e-3 <= abs(value) < 1e4 else number_text(value)
+
+
 def render_page(template: str, **context: object) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
@@ -176,9 +187,11 @@ def render_page(template: str, **context: object) -> str:
         observed_text=observed_text,
         interval_text=interval_text,
         limit_text=limit_text,
+        detectable_text=detectable_text,
         shorten=shorten,
         first_sentence=first_sentence,
         breakable=breakable,
+        figure_text=figure_text,
         outcome_words=OUTCOME_WORDS,
     )
     return environment.get_template(template).render(context)
@@ -186,7 +199,8 @@ def render_page(template: str, **context: object) -> str:
 
 def render(run: Run) -> str:
     """report.html as text."""
-    cells = judged_cells(run)
+    # Python's sort keeps the plan's order within the failed and within the rest.
+    cells = sorted(judged_cells(run), key=lambda cell: cell.status != "failed")
     columns, body = matrix(run)
     return render_page(
         "report.html.jinja",
@@ -196,8 +210,9 @@ def render(run: Run) -> str:
         deployment=run.header["deployment"],
         columns=columns,
         body=body,
-        # Python's sort keeps the plan's order within the failed and within the rest.
-        cells=sorted(cells, key=lambda cell: cell.status != "failed"),
+        cells=cells,
+        gallery=gallery(run, cells),
+        states_detectable=any(row.detectable is not None for row in run.rows),
         counts=_counts(run),
         stage_words=STAGE_WORDS,
         advice=advice,

@@ -9,7 +9,7 @@ a run (page, CI summary, terminal) shows this judgement and these spellings.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from reports.record import CellRecord, Outcome, Row, Run
 
@@ -202,6 +202,20 @@ def _tally(by_outcome: Mapping[str, list[Row]]) -> str:
     return f"{text}, {not_run} not run" if not_run else text
 
 
+# What must be told apart or rejected, whatever else the run says.
+BLIND: Final = ("/told_apart", "/caught")
+
+
+def blind_claims(run: Run) -> list[str]:
+    """Controls that came out wrong: with one of them, no green row of the run says anything."""
+    return [
+        f"{row.cell} {row.claim}"
+        for row in run.rows
+        if (row.claim.startswith("faults/") and row.outcome == "invalid")
+        or (row.claim.endswith(BLIND) and row.outcome not in ("passed", "not_run"))
+    ]
+
+
 def sentence(run: Run) -> str:
     """The verdict of the whole run, in one sentence."""
     cells = judged_cells(run)
@@ -227,6 +241,8 @@ def sentence(run: Run) -> str:
     if names["not-run"] and ran:
         parts.append(f"{len(names['not-run'])} of {len(cells)} were not run")
     text = "; ".join(part.rstrip(".") for part in parts) + "."
+    if blind := blind_claims(run):
+        text = f"INVALID, this run cannot see what it must ({', '.join(blind[:3])}): {text}"
     if run.footer is None:
         return f"Unfinished, the run crashed or is still running: {text}"
     if run.footer["interrupted"]:
@@ -297,6 +313,11 @@ def limit_text(row: Row) -> str:
     if row.limit is None:
         return "–"
     return _with_unit(LIMIT_SIGNS[row.better] + number_text(row.limit), row)
+
+
+def detectable_text(row: Row) -> str:
+    """From where on a difference could have been told from none."""
+    return "–" if row.detectable is None else _with_unit(f"≥ {number_text(row.detectable)}", row)
 
 
 def _with_unit(number: str, row: Row) -> str:

@@ -36,9 +36,11 @@ from reports.matrix import (
 from reports.record import (
     SCHEMA_VERSION,
     CellRecord,
+    Evidence,
     Journal,
     JsonObject,
     Outcome,
+    RecordEvidence,
     RecordRow,
     ReportError,
     Row,
@@ -104,6 +106,21 @@ def record(request: pytest.FixtureRequest) -> RecordRow:
         return row
 
     return record_row
+
+
+@pytest.fixture
+def record_evidence(request: pytest.FixtureRequest) -> RecordEvidence:
+    """record_evidence(cell=..., name=..., columns=..., rows=..., definition=...), checked at once.
+
+    For the report's pictures and their tables; it makes no claim, and needs a row beside it.
+    """
+
+    def record(**fields: Any) -> Evidence:
+        evidence = Evidence(**fields)
+        request.node.user_properties.append(("shardproof_evidence", evidence.to_json()))
+        return evidence
+
+    return record
 
 
 @pytest.hookimpl(wrapper=True)
@@ -235,6 +252,8 @@ class Reporter:
         for key, content in properties[self._journaled.get(nodeid, 0) :]:
             if key == "shardproof_row" and isinstance(content, dict):
                 self._take_row(nodeid, Row.from_json(content))
+            elif key == "shardproof_evidence" and isinstance(content, dict):
+                self._opened().evidence(Evidence.from_json(content))
             elif key == "shardproof_cell" and isinstance(content, dict):
                 self._told_cells.add(content["cell"])
                 self._opened().cell(CellRecord.from_json(content))

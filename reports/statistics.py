@@ -86,7 +86,7 @@ def cluster_bootstrap(
             for chosen in generator.integers(0, n, size=(resamples, n))
         ]
     )
-    return Interval(value, *_bounds(draws, n, confidence), n)
+    return Interval(value, *bounds(draws, n, confidence), n)
 
 
 def ratio_interval(
@@ -110,7 +110,7 @@ def ratio_interval(
     draws = _resampled_medians(generator, new_samples, resamples) / _resampled_medians(
         generator, old_samples, resamples
     )
-    return Interval(value, *_bounds(draws, n, confidence), n)
+    return Interval(value, *bounds(draws, n, confidence), n)
 
 
 def verdict_upper(interval: Interval, limit: float) -> Verdict:
@@ -142,7 +142,7 @@ def fewest_units(confidence: float) -> int:
     return 1 + math.ceil(-math.log2(1 - confidence))
 
 
-def _bounds(draws: Floats, n: int, confidence: float) -> tuple[float, float]:
+def bounds(draws: Floats, n: int, confidence: float) -> tuple[float, float]:
     # The plain percentile interval is too narrow for few units, by sqrt((n-1)/n) and by the
     # normal in place of Student's t. Widening the percentiles undoes both (Hesterberg 2015,
     # "What teachers should know about the bootstrap", expanded percentile interval).

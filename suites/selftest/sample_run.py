@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from reports.record import CellRecord, JsonObject, Row, Run
+from reports.record import CellRecord, Evidence, JsonObject, Row, Run
 
 STAGES: dict[str, str | None] = {"original-tp1": None, "original-tp2": "load", "padded-tp2": None}
 
 
 def a_header(**changes: Any) -> JsonObject:
     header: JsonObject = {
-        "schema_version": "1.0",
+        "schema_version": "1.1",
         "run_id": "run-1",
         "started_at": "2026-01-02T03:04:05+00:00",
         "deployment": "miniature",
@@ -72,11 +72,25 @@ def a_cell(name: str = "padded-tp2", **changes: Any) -> CellRecord:
     return CellRecord(**fields | changes)
 
 
+def an_evidence(**changes: Any) -> Evidence:
+    fields: JsonObject = {
+        "cell": "padded-tp2",
+        "name": "numerics/position",
+        "columns": ("stratum", "position", "median", "p90", "max"),
+        "rows": (("text", 0, 0.0, 1e-4, 2e-3), ("text", 64, None, 2e-4, 5e-3)),
+        "definition": "|log q(x) - log p(x)| by position; nat; v1",
+    }
+    return Evidence(**fields | changes)
+
+
 def a_run(
     rows: Sequence[Row] = (),
     cells: Sequence[CellRecord] = (),
     *,
+    evidence: Sequence[Evidence] = (),
     header: JsonObject | None = None,
     footer: JsonObject | None = None,
 ) -> Run:
-    return Run(header or a_header(), tuple(cells), tuple(rows), footer or a_footer())
+    return Run(
+        header or a_header(), tuple(cells), tuple(rows), footer or a_footer(), tuple(evidence)
+    )

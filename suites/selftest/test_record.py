@@ -10,6 +10,7 @@ import pytest
 
 from reports.record import (
     SCHEMA_PATH,
+    Evidence,
     FormatError,
     Journal,
     Row,
@@ -21,10 +22,10 @@ from reports.record import (
     write_atomically,
     write_report,
 )
-from suites.selftest.sample_run import a_cell, a_footer, a_header, a_row, a_run
+from suites.selftest.sample_run import a_cell, a_footer, a_header, a_row, a_run, an_evidence
 
 
-@pytest.mark.parametrize("name", ["value", "low", "high", "limit"])
+@pytest.mark.parametrize("name", ["value", "low", "high", "limit", "detectable"])
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 def test_a_row_refuses_nan_and_infinity(name: str, number: float) -> None:
     with pytest.raises(RowError, match=name):
@@ -46,6 +47,7 @@ def test_a_row_refuses_nan_and_infinity(name: str, number: float) -> None:
         ({"value": True}, "expected a number"),
         ({"value": "40"}, "expected a number"),
         ({"low": 42.0}, "upside down"),
+        ({"detectable": -1e-4}, "0 or more"),
     ],
 )
 def test_a_row_that_would_mislead_is_refused(changes: dict[str, Any], told: str) -> None:
@@ -61,6 +63,33 @@ def test_numpy_numbers_become_plain_ones() -> None:
     row = a_row(value=np.float32(40.5), n=np.int64(7))
     assert json.loads(json.dumps(row.to_json()))["value"] == 40.5
     assert (type(row.value), type(row.n)) == (float, int)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"columns": ()}, "no columns"),
+        ({"columns": ("a", "a", "b", "c", "d")}, "each needs its own name"),
+        ({"columns": ("stratum", "position")}, "5 values for 2 columns"),
+        ({"rows": (("text", 0, 0.0, 1e-4),)}, "4 values for 5 columns"),
+        ({"rows": (("text", 0, 0.0, math.nan, 1.0),)}, "p90 is nan"),
+        ({"rows": (("text", 0, 0.0, 1.0, np.float32("inf")),)}, "max is inf"),
+        ({"rows": (("text", 0, 0.0, 1.0, True),)}, "expected a number"),
+        ({"rows": (("text", 0, 0.0, 1.0, [2.0]),)}, "expected a number"),
+        ({"rows": (("text", 0, 0.0, 1.0, 2.0),) * 2001}, "2001 rows, at most 2000"),
+        ({"name": ""}, "expected a name"),
+        ({"definition": " "}, "expected a name"),
+    ],
+)
+def test_evidence_that_would_mislead_is_refused(changes: dict[str, Any], told: str) -> None:
+    with pytest.raises(RowError, match=told):
+        an_evidence(**changes)
+
+
+def test_evidence_keeps_whole_numbers_and_words_apart() -> None:
+    (row,) = an_evidence(rows=[["text", np.int64(32), None, np.float64(0.5), 1]]).rows
+    assert row == ("text", 32, None, 0.5, 1)
+    assert [type(value) for value in row] == [str, int, type(None), float, int]
 
 
 def test_a_cell_that_did_not_run_says_why() -> None:
@@ -82,6 +111,32 @@ def test_a_run_comes_back_from_its_journal_and_from_its_report(tmp_path: Path) -
     assert run.rows == (a_row(),)
     assert run.cells == (a_cell(ready_after_s=3.5, argv=("vllm", "--tp", "2")),)
     assert read_report(tmp_path / "report.json") == run
+
+
+def test_evidence_comes_back_from_journal_and_report_the_last_to_land(tmp_path: Path) -> None:
+    last = an_evidence(rows=[("image", 0, 0.0, 0.0, 0.0)])
+    other = an_evidence(name="numerics/flips", columns=("margin_low",), rows=[(0.25,)])
+    journal = Journal(tmp_path / "run.jsonl")
+    journal.header(a_header())
+    for evidence in (an_evidence(), other, last):
+        journal.evidence(evidence)
+    journal.footer(a_footer())
+    journal.close()
+    run = replay(journal.path)
+    write_report(run, tmp_path / "report.json")
+    assert run.evidence == (last, other)
+    assert read_report(tmp_path / "report.json") == run
+
+
+def test_a_report_of_1_0_is_still_read(tmp_path: Path) -> None:
+    """As 1.0 wrote it: no row says what it could have detected, and nothing is called evidence."""
+    path = report(tmp_path, lambda d: d | {"schema_version": "1.0"})
+    document = json.loads(path.read_text())
+    del document["rows"][0]["detectable"]
+    assert "evidence" not in document
+    path.write_text(json.dumps(document))
+    run = read_report(path)
+    assert (run.rows, run.evidence) == ((a_row(),), ())
 
 
 def test_each_record_is_on_disk_before_the_next_claim(
@@ -187,6 +242,9 @@ def test_a_newer_minor_version_is_read_and_its_new_fields_ignored(tmp_path: Path
         (lambda d: d | {"rows": [d["rows"][0] | {"value": None}]}, r"rows\[0\].reason"),
         (lambda d: d | {"rows": [d["rows"][0] | {"low": 99.0}]}, "upside down"),
         (lambda d: [d], "expected an object"),
+        (lambda d: d | {"evidence": [{"cell": "a"}]}, r"evidence\[0\]"),
+        (lambda d: d | {"evidence": [spoilt(rows=[[True]])]}, r"evidence\[0\].rows"),
+        (lambda d: d | {"evidence": [spoilt(rows=[["text"]])]}, "1 values for 5 columns"),
     ],
 )
 def test_what_is_no_report_is_refused_with_its_reason(
@@ -229,6 +287,10 @@ def written(directory: Path, *, cells: Any = ()) -> Path:
     return journal.path
 
 
+def spoilt(**changes: Any) -> dict[str, Any]:
+    return an_evidence().to_json() | changes
+
+
 def report(directory: Path, spoil: Any) -> Path:
     path = directory / "report.json"
     write_report(a_run([a_row()]), path)
@@ -240,3 +302,4 @@ def test_the_row_type_and_its_schema_name_the_same_fields() -> None:
     schema = json.loads(SCHEMA_PATH.read_text())
     assert set(schema["$defs"]["row"]["properties"]) == set(Row.__dataclass_fields__)
     assert set(schema["$defs"]["cell"]["properties"]) == set(a_cell().to_json())
+    assert set(schema["$defs"]["evidence"]["properties"]) == set(Evidence.__dataclass_fields__)

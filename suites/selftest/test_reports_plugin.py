@@ -100,6 +100,31 @@ def test_latency(record, request):
     )
 
 
+def test_recorded_evidence_reaches_the_report_once(session: Session, latest: Path) -> None:
+    session("""
+@about("padded-tp2", "numerics/close")
+def test_close(record_evidence):
+    evidence = record_evidence(cell="padded-tp2", name="numerics/seen", columns=("stratum", "d"),
+        rows=[("text", 0.25), ("image", None)], definition="|d|; nat; v1")
+    assert evidence.rows[1] == ("image", None)
+""")
+    (evidence,) = report(latest).evidence
+    assert (evidence.cell, evidence.name) == ("padded-tp2", "numerics/seen")
+    assert evidence.rows == (("text", 0.25), ("image", None))
+    assert (latest / "run.jsonl").read_text().count('"kind": "evidence"') == 1
+    assert only_row(latest).outcome == "passed"
+
+
+def test_bad_evidence_fails_its_claim(session: Session, latest: Path) -> None:
+    session("""
+@about("padded-tp2", "numerics/close")
+def test_close(record_evidence):
+    record_evidence(cell="padded-tp2", name="n", columns=("d",), rows=[(1, 2)], definition="d")
+""")
+    assert "2 values for 1 columns" in (only_row(latest).reason or "")
+    assert report(latest).evidence == ()
+
+
 def test_cells_nothing_selected_stay_in_the_report(session: Session, latest: Path) -> None:
     session("""
 @about("padded-tp2", "plan/x")
