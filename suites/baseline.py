@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from fixtures.errors import ServingError
 from fixtures.reference import Scores
-from fixtures.serving.client import LoadResult, Stream, Unscorable, score_chat, score_text
+from fixtures.serving.client import LoadResult, Scored, Stream, Unscorable
+from fixtures.serving.scoring import Request, score
 from fixtures.serving.server import Server
 from suites.corpus import Document
+from suites.pace import Pace, Say
+
+DECODED: Final = "/decode"  # after a document's id: its end, decoded token by token
+DECODED_TOKENS: Final = 16
+DECODED_TEXTS: Final = 4  # of each stratum
 
 
 class ScoringError(ServingError):
@@ -22,6 +30,7 @@ class Baseline:
     """What original-tp1 answered, and how fast; None where no selected claim needs it."""
 
     scores: Scores | None = None
+    right: Mapping[str, bool] | None = None  # task → was it answered rightly?
     latency: list[Stream] | None = None
     throughput: LoadResult | None = None
     broken: str | None = None
@@ -29,17 +38,54 @@ class Baseline:
     unscorable: dict[str, str] = field(default_factory=dict)  # cell → why it has no scores
 
 
-def score_corpus(server: Server, documents: tuple[Document, ...]) -> Scores:
-    """Every document's scores; ScoringError naming the first that has none."""
-    scores: Scores = {}
+def score_corpus(
+    server: Server,
+    documents: tuple[Document, ...],
+    *,
+    reference: Scores | None = None,
+    concurrency: int = 1,
+    say: Say | None = None,
+) -> Scores:
+    """Every document's scores, then those of decoding the ends of texts; ScoringError naming the
+    first that has none.
+
+    Paths are those of the `reference`, so that both sides decode the same tokens after the same
+    prompt; without one, they are the documents' own last tokens.
+    """
+    ask = partial(score, server, concurrency=concurrency)
+    pace = Pace(f"scoring {server.model}", say)
+    prefilled = _scored(ask(_prompts(documents), progress=pace))
+    paths = _paths(documents, prefilled if reference is None else reference)
+    return prefilled | _scored(ask(paths, progress=pace))
+
+
+def _prompts(documents: tuple[Document, ...]) -> list[Request]:
+    return [
+        Request(document.id, document.text)
+        if document.image is None
+        else Request(document.id, messages=chat_messages(document))
+        for document in documents
+    ]
+
+
+def _paths(documents: tuple[Document, ...], scores: Scores) -> list[Request]:
+    """The last tokens of texts, after all before them: the first few texts of each stratum."""
+    found: dict[str, list[Request]] = {}
     for document in documents:
-        if document.image is None:
-            scored = score_text(server, document.text)
-        else:
-            scored = score_chat(server, chat_messages(document))
+        ids = scores[document.id].token_ids
+        if document.image is None and len(ids) > 2 * DECODED_TOKENS:
+            cut = len(ids) - DECODED_TOKENS
+            path = Request(document.id + DECODED, ids[:cut], path=tuple(ids[cut:]))
+            found.setdefault(document.stratum, []).append(path)
+    return [path for paths in found.values() for path in paths[:DECODED_TEXTS]]
+
+
+def _scored(found: Mapping[str, Scored | Unscorable]) -> Scores:
+    scores: Scores = {}
+    for name, scored in found.items():
         if isinstance(scored, Unscorable):
-            raise ScoringError(f"{document.id}: {scored.reason}")
-        scores[document.id] = scored
+            raise ScoringError(f"{name}: {scored.reason}")
+        scores[name] = scored
     return scores
 
 

@@ -8,31 +8,59 @@ cache where they are known already.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
-from fixtures.errors import ShardproofError
-from fixtures.matrix import Cell
+from fixtures.checkpoint.tensors import read_checkpoint
+from fixtures.errors import InputError, ShardproofError
+from fixtures.matrix import Cell, Matrix
 from fixtures.miniature import cache_root
-from fixtures.plugin import State, selected
-from fixtures.reference import load, reference_key, store
+from fixtures.plugin import State, selected, state_of
+from fixtures.reference import load, load_answers, reference_key, store, store_answers
 from fixtures.running import Servers
 from fixtures.serving.server import Server, server_environment
 from suites.agreement import lines, tally
+from suites.answers import answered, tasks
 from suites.baseline import Baseline, score_corpus
-from suites.corpus import Corpus, Document, corpus_digest, read_corpus
+from suites.calibration import Null, document, proposed
+from suites.corpus import Corpus, Document, read_corpus
 from suites.measure import measure_latency, measure_throughput
+from suites.pace import Say
+from suites.tasks import Task
 
+Header: TypeAlias = dict[str, object]
+CORPUS = pytest.StashKey[Corpus]()
+ASKING = ("numerics", "latency", "throughput", "faults", "calibration")
 ENGINE_VARIABLES = ("VLLM_", "NCCL_", "CUDA_", "OMP_", "TORCHDYNAMO_")
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_shardproof_header() -> Generator[None, dict[str, object], dict[str, object]]:
+def pytest_shardproof_header(
+    config: pytest.Config,
+) -> Generator[None, dict[str, object], dict[str, object]]:
     """The report's header names the corpus: other prompts give other numbers."""
     header = yield
-    return {**header, "corpus_digest": corpus_digest()}
+    return {**header, "corpus_digest": asked(config).digest, "corpus": asked(config).to_json()}
+
+
+def asked(config: pytest.Config) -> Corpus:
+    """What this run's servers are asked, read once."""
+    if CORPUS not in config.stash:
+        state = state_of(config)
+        config.stash[CORPUS] = read_corpus(state.corpus, platform=state.platform)
+    return config.stash[CORPUS]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What cannot be asked is refused before a server starts."""
+    if any(selected(session, suite) for suite in ASKING):
+        try:
+            asked(session.config)
+        except InputError as error:
+            raise pytest.UsageError(str(error)) from error
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -47,9 +75,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def corpus() -> Corpus:
-    """The prompts, loaded when the first claim needs them."""
-    return read_corpus()
+def corpus(pytestconfig: pytest.Config) -> Corpus:
+    """The prompts."""
+    return asked(pytestconfig)
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +87,50 @@ def documents(corpus: Corpus, state: State) -> tuple[Document, ...]:
 
 
 @pytest.fixture(scope="session")
+def say(state: State) -> Say:
+    """Tells the user how far long work is."""
+    return state.say
+
+
+@pytest.fixture(scope="session")
+def asked_tasks(state: State) -> tuple[Task, ...]:
+    """The questions with one right answer that every server is asked."""
+    return tasks(pictures=state.matrix.original.vision is not None)
+
+
+@pytest.fixture(scope="session")
 def baseline() -> Baseline:
     """Filled by `prerequisites`."""
     return Baseline()
+
+
+@pytest.fixture(scope="session")
+def placeholders(matrix: Matrix) -> frozenset[int]:
+    """Tokens that stand for a picture's patches: nobody predicts them."""
+    raw = read_checkpoint(matrix.directory("original")).raw
+    token = raw.get("image_token_id")
+    return frozenset({token} if isinstance(token, int) else ())
+
+
+@pytest.fixture(scope="session")
+def calibration(state: State, corpus: Corpus) -> Iterator[list[Null]]:
+    """What `--calibrate` finds; written, and its proposal shown, when the run is over."""
+    found: list[Null] = []
+    yield found
+    if not found:
+        return
+    header = {
+        "engine": state.engine_json,
+        "checkpoint": {"name": Path(state.checkpoint).name, "digest": state.matrix.digest},
+        "machine": {"cpu": state.machine.cpu, "gpus": [gpu.name for gpu in state.machine.gpus]},
+        "corpus": corpus.to_json(),
+        "arguments": list(state.settings.arguments),
+    }
+    path = state.reports / "calibration.json"
+    path.write_text(document(found, header), encoding="utf-8")
+    state.say(f"limits that leave room for {len(found)} nulls ({path}):")
+    for name, limit in proposed(found).items():
+        state.say(f"{name} = {limit:g}")
 
 
 @pytest.fixture(scope="session")
@@ -84,13 +153,21 @@ def prerequisites(
     def take() -> None:
         wanted = {
             suite: any(cell.answers for cell in selected(request.session, suite))
-            for suite in ("numerics", "latency", "throughput")
+            for suite in ("numerics", "latency", "throughput", "faults", "calibration")
         }
-        key = None
+        wanted["numerics"] |= wanted["faults"] | wanted["calibration"]
+        key = tasks_key = None
         if wanted["numerics"] and state.command is None:
             # A custom command has no version to tell its answers by: it is scored anew.
-            key = _key(state, request.getfixturevalue("corpus"))
+            facts = _facts(state)
+            corpus, asked = (
+                request.getfixturevalue("corpus"),
+                request.getfixturevalue("asked_tasks"),
+            )
+            key = reference_key({**facts, "corpus": corpus.digest})
+            tasks_key = reference_key({**facts, "tasks": [repr(task) for task in asked]})
             baseline.scores = load(_folder(), key)
+            baseline.right = load_answers(_folder(), tasks_key)
         settings = state.settings
         compared = {
             "latency": bool(
@@ -101,7 +178,8 @@ def prerequisites(
             "throughput": bool(settings.throughput.output_tokens_ratio),
         }
         timed = [suite for suite in compared if wanted[suite] and compared[suite]]
-        if not timed and (baseline.scores is not None or not wanted["numerics"]):
+        known = baseline.scores is not None and baseline.right is not None
+        if not timed and (known or not wanted["numerics"]):
             return
         running = servers.start(state.matrix.baseline)
         if running.observed is not None:
@@ -111,9 +189,16 @@ def prerequisites(
             )
             return
         if wanted["numerics"] and baseline.scores is None:
-            baseline.scores = score_corpus(running.server, request.getfixturevalue("documents"))
+            documents = request.getfixturevalue("documents")
+            baseline.scores = score_corpus(running.server, documents, say=state.say)
+            baseline.by_cell[running.cell.id] = baseline.scores
             if key is not None:
                 store(_folder(), key, baseline.scores)
+        if wanted["numerics"] and baseline.right is None:
+            asked = request.getfixturevalue("asked_tasks")
+            baseline.right = answered(running.server, asked, state.say)
+            if tasks_key is not None:
+                store_answers(_folder(), tasks_key, baseline.right)
         texts = request.getfixturevalue("corpus").texts if timed else ()
         if "latency" in timed:
             baseline.latency = measure_latency(running.server, texts, settings.latency, "base-l")
@@ -135,20 +220,18 @@ def _folder() -> Path:
     return cache_root() / "references"
 
 
-def _key(state: State, corpus: Corpus) -> str:
+def _facts(state: State) -> dict[str, object]:
+    """What decides the reference's answers, beside what it is asked."""
     machine = state.machine
-    return reference_key(
-        {
-            "checkpoint": state.matrix.digest,
-            "engine": state.engine_json,
-            "arguments": state.settings.arguments,
-            "environment": answer_deciding(state.settings.environment),
-            "corpus": corpus.digest,
-            "cpu": machine.cpu,
-            "gpus": [gpu.name for gpu in machine.gpus],
-            "versions": machine.versions,
-        }
-    )
+    return {
+        "checkpoint": state.matrix.digest,
+        "engine": state.engine_json,
+        "arguments": state.settings.arguments,
+        "environment": answer_deciding(state.settings.environment),
+        "cpu": machine.cpu,
+        "gpus": [gpu.name for gpu in machine.gpus],
+        "versions": machine.versions,
+    }
 
 
 @pytest.fixture

@@ -7,28 +7,25 @@ red test names claim, observed value with its interval, limit, and what to do ab
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import pytest
 
 from fixtures.capacity import SPACE_VARIABLE, Unpredicted, capacity
 from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.coverage import Coverage
 from fixtures.deployment import PlatformSettings
-from fixtures.matrix import Cell
 from fixtures.running import Running, cause_in
 from fixtures.serving.client import Stream
+from reports.equivalence import Flips
 from reports.record import Outcome, RecordRow, Row
-from reports.statistics import Interval, cluster_bootstrap, verdict_lower, verdict_upper
+from reports.statistics import Interval, verdict_lower, verdict_upper
+from suites.lanes import Limits, Strata, estimate, judged
 from suites.numerics import DEFINITIONS, Differences
 
-CONFIDENCE = 0.98  # two-sided: each bound is a one-sided 99 % bound
-SEED = 20
-RESAMPLES = 2000
 RECORDED = "recorded; deployments.toml sets no limit for it"
 
 
@@ -212,85 +209,45 @@ def expect_capacity(record: RecordRow, running: Running, settings: PlatformSetti
 
 # ------------------------------------------------------------------ numerics
 
-Metric = Literal["mean_d", "rms_d", "max_abs_d", "mean_kl", "same_top"]
-
-
-def _metric(name: Metric, documents: Sequence[Differences]) -> Interval:
-    """One metric over documents, its interval from resampling whole documents."""
-    if name == "max_abs_d":  # no resample exceeds the largest seen: it has no interval
-        largest = max(float(np.abs(document.d).max()) for document in documents)
-        return Interval(largest, None, None, len(documents))
-    parts = {
-        "mean_d": [document.d for document in documents],
-        "rms_d": [document.d**2 for document in documents],
-        "mean_kl": [document.kl for document in documents],
-        "same_top": [document.same_top for document in documents],
-    }[name]
-    mean = cluster_bootstrap(parts, np.mean, confidence=CONFIDENCE, seed=SEED, resamples=RESAMPLES)
-    if name != "rms_d":
-        return mean
-    low = None if mean.low is None else float(np.sqrt(mean.low))
-    high = None if mean.high is None else float(np.sqrt(mean.high))
-    return Interval(float(np.sqrt(mean.value)), low, high, mean.n)
-
-
-def _within(interval: Interval, limit: float) -> Outcome:
-    """Is |value| shown to be at most the limit?"""
-    if interval.low is None or interval.high is None:
-        return "inconclusive"
-    if -limit <= interval.low and interval.high <= limit:
-        return "passed"
-    return "failed" if interval.low > limit or interval.high < -limit else "inconclusive"
-
-
-def _point(interval: Interval, limit: float) -> Outcome:
-    """A value without an interval, judged as it stands."""
-    return "passed" if interval.value <= limit else "failed"
-
 
 def expect_close(
     record: RecordRow,
-    cell: Cell,
-    strata: Mapping[str, Sequence[Differences]],
-    limits: Mapping[Metric, float],
+    cell: str,
+    lane: str,
+    strata: Strata,
+    limits: Limits,
     *,
     against: str,
-    prefix: str = "numerics",
+    flip_margin: float,
     floor: float | None = None,
 ) -> None:
     """Every stratum's metrics within their limits; `floor` is what RMS d must *exceed*."""
-    rows = Rows(record, cell.id)
-    judges: dict[Metric, Callable[[Interval, float], Outcome]] = {
-        "mean_d": _within,
-        "rms_d": verdict_upper,
-        "max_abs_d": _point,
-        "mean_kl": verdict_upper,
-        "same_top": verdict_lower,
-    }
-    for stratum, documents in strata.items():
-        for metric, judge in judges.items():
-            interval = _metric(metric, documents)
-            limit = limits.get(metric)
-            outcome: Outcome = "passed" if limit is None else judge(interval, limit)
-            rows.add_measured(
-                f"{prefix}/{stratum}/{metric}",
-                outcome,
-                interval,
-                limit,
-                unit="1" if metric == "same_top" else "nat",
-                better="higher" if metric == "same_top" else None if floor else "lower",
-                definition=f"{DEFINITIONS[metric]}; against {against}",
-                advice=_far(outcome, against),
-            )
-        if floor is not None:
-            interval = _metric("rms_d", documents)
-            rows.add_measured(
-                f"{prefix}/{stratum}/told_apart",
-                verdict_lower(interval, floor),
-                interval,
+    rows = Rows(record, cell)
+    for one in judged(strata, limits, flip_margin=flip_margin):
+        reason = RECORDED if one.limit is None else None
+        rows.add(
+            f"numerics/{lane}/{one.stratum}/{one.metric}",
+            one.outcome,
+            value=one.value,
+            low=one.low,
+            high=one.high,
+            n=one.n,
+            limit=one.limit,
+            detectable=one.detectable,
+            unit=one.unit,
+            better="higher" if one.metric == "same_top" else None if floor else "lower",
+            definition=f"{one.definition}; against {against}",
+            reason="; ".join(filter(None, (reason, one.note))) or None,
+            advice=_far(one.outcome, against),
+        )
+    if floor is not None:
+        for stratum, documents in strata.items():
+            _expect_apart(
+                rows,
+                f"numerics/{lane}/{stratum}/told_apart",
+                documents,
                 floor,
-                unit="nat",
-                definition=f"{DEFINITIONS['rms_d']}; against {against}; must exceed the limit",
+                against,
                 advice="A changed checkpoint that cannot be told apart means this comparison is "
                 "blind, or the variant is the original under another name",
             )
@@ -299,33 +256,86 @@ def expect_close(
 
 def _far(outcome: Outcome, against: str) -> str:
     if outcome == "inconclusive":
-        return "The interval straddles the limit: more documents would decide"
+        return "The interval straddles the limit: more documents would decide (`--corpus full`)"
     return (
         f"The answers differ from those of {against}. If sharding passed on this cell, the weights "
         "were changed: `python -m fixtures.variants verify DIR`; if not, start there"
     )
 
 
-def expect_caught(
-    record: RecordRow,
-    cell: Cell,
-    strata: Mapping[str, Sequence[Differences]],
+def _expect_apart(
+    rows: Rows,
+    claim: str,
+    documents: Sequence[Differences],
     limit: float,
-    *,
     against: str,
+    *,
+    reason: str | None = None,
+    advice: str = "",
+) -> None:
+    found = estimate(documents, "rms_d")
+    rows.add_measured(
+        claim,
+        verdict_lower(found.interval, limit),
+        found.interval,
+        limit,
+        unit="nat",
+        definition=f"{DEFINITIONS['rms_d']}; against {against}; must exceed the limit",
+        reason=reason,
+        advice=advice,
+    )
+
+
+def expect_task(rows: Rows, stratum: str, flips: Flips, limit: float | None) -> None:
+    """Of the answers that were right, at most a share `limit` is lost."""
+    lost = Flips(flips.right_before, flips.right_before, flips.lost, flips.won)
+    found = lost.loss() if flips.right_before else None
+    needed = lost.needed(limit) if limit is not None else 1
+    if found is None or (
+        limit is not None
+        and flips.right_before < needed
+        and verdict_upper(found, limit) != "failed"
+    ):
+        reason = (
+            f"the reference answers {flips.right_before} of {flips.items} rightly: to show how "
+            f"many of them are lost takes {needed}"
+        )
+        rows.add(f"numerics/task/{stratum}/loss", "not_run", reason=reason)
+        return
+    after = flips.right_before - flips.lost + flips.won
+    rows.add(
+        f"numerics/task/{stratum}/loss",
+        "passed" if limit is None else verdict_upper(found, limit),
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        n=found.n,
+        limit=limit,
+        detectable=lost.detectable(),
+        unit="1",
+        better="lower",
+        reason=f"{flips.right_before} of {flips.items} right on the reference, {after} here; "
+        f"{flips.lost} lost, {flips.won} won (McNemar p = {flips.p_value:.2g})"
+        + ("" if limit is not None else f"; {RECORDED}"),
+        definition="share of the reference's right answers that are wrong here; exact interval, "
+        "one-sided 1 %; v1",
+        advice="Answers changed that a user would notice: see the lanes above for where",
+    )
+
+
+def expect_caught(
+    record: RecordRow, cell: str, strata: Strata, limit: float, *, against: str
 ) -> None:
     """A cell planned to answer wrongly is shown to: its RMS d is beyond a good cell's limit."""
-    rows = Rows(record, cell.id)
+    rows = Rows(record, cell)
     for stratum, documents in strata.items():
-        interval = _metric("rms_d", documents)
-        rows.add_measured(
-            f"numerics/{stratum}/caught",
-            verdict_lower(interval, limit),
-            interval,
+        _expect_apart(
+            rows,
+            f"numerics/control/{stratum}/caught",
+            documents,
             limit,
-            unit="nat",
+            against,
             reason="planned to answer wrongly; the difference must exceed the limit of a good cell",
-            definition=f"{DEFINITIONS['rms_d']}; against {against}; must exceed the limit",
         )
     rows.settle()
 

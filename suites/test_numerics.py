@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
 import pytest
 
 from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.deployment import NumericsBudget, PlatformSettings
+from fixtures.errors import InputError
+from fixtures.independent import TokenizedDocument
+from fixtures.independent import score as score_independently
 from fixtures.matrix import Cell, Matrix
 from fixtures.reference import Scores
 from fixtures.running import cause_in
-from fixtures.serving.client import Unscorable, greedy
+from fixtures.serving.client import Scored, Unscorable, greedy
 from fixtures.serving.server import Server
-from reports.record import RecordRow
-from suites.baseline import Baseline, ScoringError, score_corpus
+from reports.equivalence import Flips, paired
+from reports.record import RecordEvidence, RecordRow
+from suites.answers import answered
+from suites.baseline import DECODED, Baseline, ScoringError, score_corpus
+from suites.calibration import NULLS, null_quantiles
 from suites.corpus import Document
-from suites.expect import Metric, Rows, expect_caught, expect_close
+from suites.evidence import Table, evidence
+from suites.expect import Rows, expect_caught, expect_close, expect_task
+from suites.lanes import Limits, Metric
 from suites.numerics import Differences, MismatchError, differences, longest_run
+from suites.pace import Say
+from suites.tasks import Task
 
 pytestmark = pytest.mark.numerics
 
 REPEAT_LIMIT = 12  # of 32 greedy tokens; garbage repeats one token to the end
 GREEDY_TOKENS = 32
 GREEDY_PROMPTS = 5
+REFERENCE = "original-tp1"
+INDEPENDENT_BYTES = 8e9  # of weights; a minute or so for each GB in float32
+DECODE = "decode"
 
 
 @pytest.fixture
@@ -32,6 +45,7 @@ def scores(
     measured: Server,
     baseline: Baseline,
     documents: tuple[Document, ...],
+    say: Say,
     record: RecordRow,
 ) -> Scores:
     """This cell's scores of the corpus; a NaN or a failed request is a failed row of its own."""
@@ -40,7 +54,9 @@ def scores(
     if cell.id not in baseline.by_cell:
         rows = Rows(record, cell.id)
         try:
-            baseline.by_cell[cell.id] = score_corpus(measured, documents)
+            baseline.by_cell[cell.id] = score_corpus(
+                measured, documents, reference=baseline.scores, say=say
+            )
         except ScoringError as error:
             baseline.unscorable[cell.id] = str(error)
             rows.add(
@@ -53,49 +69,70 @@ def scores(
     return baseline.by_cell[cell.id]
 
 
-@pytest.fixture(scope="session")
-def placeholders(matrix: Matrix) -> frozenset[int]:
-    """Tokens that stand for a picture's patches: nobody predicts them."""
-    raw = read_checkpoint(matrix.directory("original")).raw
-    token = raw.get("image_token_id")
-    return frozenset({token} if isinstance(token, int) else ())
-
-
 def strata(
     reference: Scores,
     candidate: Scores,
     documents: tuple[Document, ...],
     ignored: frozenset[int],
 ) -> dict[str, list[Differences]]:
-    """Differences per document, texts and pictures apart."""
+    """Differences per document by stratum; decoding is a stratum of its own."""
     found: dict[str, list[Differences]] = {}
-    for document in documents:
-        name = "image" if document.image is not None else "text"
-        pair = differences(reference[document.id], candidate[document.id], ignored=ignored)
-        found.setdefault(name, []).append(pair)
+    kinds = {document.id: document.stratum for document in documents}
+    for name, theirs in candidate.items():
+        ours, stratum = reference[name], kinds.get(name, DECODE)
+        if name.endswith(DECODED):
+            # An engine that cannot be made to follow the path stops where its own text leaves it.
+            shared = min(len(ours.token_ids), len(theirs.token_ids))
+            ours, theirs = cut(ours, shared), cut(theirs, shared)
+        pair = differences(ours, theirs, ignored=ignored)
+        found.setdefault(stratum, []).append(pair)
     return found
 
 
-def limits_for(cell: Cell, budget: NumericsBudget) -> Mapping[Metric, float]:
-    """The limits of a cell that is planned to answer as the original does, or nearly."""
-    if (inexact := budget.inexact.get(cell.variant)) is not None:
-        return {"mean_kl": inexact.mean_kl}
-    return sharding_limits(cell, budget)
+def cut(scored: Scored, tokens: int) -> Scored:
+    """The scores of the first so many tokens."""
+    kept = tuple(position for position in scored.positions if position.index < tokens)
+    return Scored(scored.token_ids[:tokens], kept)
 
 
-def sharding_limits(cell: Cell, budget: NumericsBudget) -> Mapping[Metric, float]:
-    """What sharding alone may move: pipeline stages hand numbers on, and move nothing."""
-    return {"max_abs_d": budget.padded_max_abs_d} if cell.tp == 1 else tp_limits(budget)
+def exact_limits(budget: NumericsBudget) -> Limits:
+    """What padding, splitting groups and pipeline stages may move: where arithmetic has one order,
+    nothing."""
+    return {"max_abs_d": budget.padded_max_abs_d, "hard_flips": 0}
 
 
-def tp_limits(budget: NumericsBudget) -> Mapping[Metric, float]:
+def tp_limits(budget: NumericsBudget) -> Limits:
     """What adding up partial sums in another order may move."""
     return {
         "mean_d": budget.tp_mean_abs_d,
         "rms_d": budget.tp_rms_d,
         "mean_kl": budget.tp_mean_kl,
+        "rms_dp": budget.tp_rms_dp,
         "same_top": budget.tp_same_top,
+        "hard_flips": 0,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One comparison this cell is part of."""
+
+    name: str
+    against: str
+    limits: Limits
+    floor: float | None = None
+
+
+def lane(cell: Cell, settings: PlatformSettings) -> Lane:
+    """The comparison with original-tp1."""
+    budget = settings.numerics
+    if (inexact := budget.inexact.get(cell.variant)) is not None:
+        return Lane("quality", REFERENCE, {"mean_kl": inexact.mean_kl}, inexact.min_rms_d)
+    if cell.tp > 1:
+        return Lane("end_to_end", REFERENCE, tp_limits(budget))
+    if budget.padded_max_abs_d == 0:
+        return Lane("exact", REFERENCE, exact_limits(budget))
+    return Lane("padding", REFERENCE, {**tp_limits(budget), **exact_limits(budget)})
 
 
 def test_close(
@@ -106,32 +143,72 @@ def test_close(
     settings: PlatformSettings,
     placeholders: frozenset[int],
     record: RecordRow,
+    record_evidence: RecordEvidence,
 ) -> None:
     """The cell answers as the original does; a cell planned to answer wrongly is caught at it."""
     if baseline.scores is None:
-        pytest.fail("original-tp1 has no scores to compare with", pytrace=False)
+        pytest.fail(f"{REFERENCE} has no scores to compare with", pytrace=False)
+    if scores is baseline.scores:
+        pytest.skip(f"{cell.id} is the reference of this run, scored just now: no second opinion")
     silent = cell.plan.failure_class == "silent"
     own = f"{cell.variant}-tp1"
     if silent and cell.variant != "original" and own not in baseline.by_cell:
         pytest.skip(f"{own} was not scored in this run: select it too to judge {cell.id} by it")
     # A silent cell of a changed checkpoint differs from the original anyway: its own tp1 judges it.
-    against = own if silent else "original-tp1"
+    against = own if silent else REFERENCE
     reference = baseline.by_cell.get(own, baseline.scores) if silent else baseline.scores
+    found = compared(reference, scores, documents, placeholders, cell, record)
+    margin = settings.numerics.flip_margin
+    for table in evidence(found, against=against, flip_margin=margin):
+        record_evidence(cell=cell.id, **asdict(with_null(table, cell)))
+    if silent:
+        expect_caught(record, cell.id, found, settings.numerics.tp_rms_d, against=against)
+        return
+    judged_by = lane(cell, settings)
+    expect_close(
+        record,
+        cell.id,
+        judged_by.name,
+        found,
+        judged_by.limits,
+        against=against,
+        flip_margin=margin,
+        floor=judged_by.floor,
+    )
+
+
+def with_null(table: Table, cell: Cell) -> Table:
+    """The KL of a cell beside that of the platform's stored null, where there is one."""
+    if table.name != "numerics/kl_quantiles":
+        return table
+    kinds = {row[0] for row in table.rows}
+    null = null_quantiles(NULLS / f"{cell.plan.platform}.json")
+    more = [
+        (stratum, "null", quantile, kl)
+        for stratum, found in null.items()
+        for quantile, kl in found
+        if stratum in kinds
+    ]
+    return replace(table, rows=(*table.rows, *more))
+
+
+def compared(
+    reference: Scores,
+    candidate: Scores,
+    documents: tuple[Document, ...],
+    ignored: frozenset[int],
+    cell: Cell,
+    record: RecordRow,
+) -> dict[str, list[Differences]]:
+    """The differences; other tokens are an invalid row."""
     try:
-        found = strata(reference, scores, documents, placeholders)
+        return strata(reference, candidate, documents, ignored)
     except MismatchError as error:
         Rows(record, cell.id).add("numerics/tokens", "invalid", reason=str(error))
         pytest.fail(str(error), pytrace=False)
-    if silent:
-        expect_caught(record, cell, found, settings.numerics.tp_rms_d, against=against)
-        return
-    inexact = settings.numerics.inexact.get(cell.variant)
-    floor = None if inexact is None else inexact.min_rms_d
-    limits = limits_for(cell, settings.numerics)
-    expect_close(record, cell, found, limits, against=against, floor=floor)
 
 
-def test_sharding_alone(
+def test_tensor_parallel_alone(
     cell: Cell,
     scores: Scores,
     baseline: Baseline,
@@ -142,13 +219,102 @@ def test_sharding_alone(
 ) -> None:
     """A variant at tp N answers as the same variant on one rank: padding and sharding apart."""
     own = f"{cell.variant}-tp1"
-    if cell.ranks == 1 or cell.plan.failure_class == "silent":
+    if cell.tp == 1 or cell.plan.failure_class == "silent":
         pytest.skip(f"{cell.id}: nothing to compare with {own}")
     if own not in baseline.by_cell:
         pytest.skip(f"{own} was not scored in this run: select it too to separate the two effects")
-    found = strata(baseline.by_cell[own], scores, documents, placeholders)
-    limits = sharding_limits(cell, settings.numerics)
-    expect_close(record, cell, found, limits, against=own, prefix="numerics/sharding_alone")
+    found = compared(baseline.by_cell[own], scores, documents, placeholders, cell, record)
+    expect_close(
+        record,
+        cell.id,
+        "tp",
+        found,
+        tp_limits(settings.numerics),
+        against=own,
+        flip_margin=settings.numerics.flip_margin,
+    )
+
+
+@pytest.mark.reference
+def test_independent(
+    cell: Cell,
+    measured: Server,
+    matrix: Matrix,
+    baseline: Baseline,
+    documents: tuple[Document, ...],
+    settings: PlatformSettings,
+    placeholders: frozenset[int],
+    record: RecordRow,
+) -> None:
+    """The reference every cell is held against is what its own numbers say in float32."""
+    if baseline.scores is None:
+        pytest.fail(f"{measured.model} has no scores to judge", pytrace=False)
+    directory = matrix.directory("original")
+    size = sum(info.nbytes for info in read_checkpoint(directory).tensors.values())
+    if size > INDEPENDENT_BYTES:
+        pytest.skip(
+            f"{size / 1e9:.0f} GB in float32 on a CPU take hours: `python -m fixtures.independent "
+            "DIR --text ...` scores a text of your choice"
+        )
+    asked = [
+        TokenizedDocument(one.id, baseline.scores[one.id].token_ids, one.image) for one in documents
+    ]
+    try:
+        own = score_independently(directory, asked)
+    except InputError as error:
+        pytest.skip(f"no independent reference: {error}")
+    prefilled = {one.id: baseline.scores[one.id] for one in documents}
+    found = compared(own, prefilled, documents, placeholders, cell, record)
+    budget = settings.numerics
+    limits: dict[Metric, float] = {}
+    if budget.independent_rms_d is not None and budget.independent_mean_kl is not None:
+        limits = {"rms_d": budget.independent_rms_d, "mean_kl": budget.independent_mean_kl}
+    expect_close(
+        record,
+        cell.id,
+        "independent",
+        found,
+        limits,
+        against="transformers in float32 on dequantized weights",
+        flip_margin=budget.flip_margin,
+    )
+
+
+def test_tasks(
+    cell: Cell,
+    measured: Server,
+    baseline: Baseline,
+    asked_tasks: tuple[Task, ...],
+    settings: PlatformSettings,
+    say: Say,
+    record: RecordRow,
+) -> None:
+    """What the original answers rightly, the cell does."""
+    before = baseline.right or {}
+    known, needed = sum(before.values()), Flips.needed(settings.numerics.task_loss)
+    if known < needed:
+        pytest.skip(
+            f"{REFERENCE} answers {known} of {len(before)} tasks rightly (random weights?): to "
+            f"show that few are lost takes {needed}"
+        )
+    if cell.plan.failure_class == "silent":
+        pytest.skip(f"{cell.id} is planned to answer wrongly: nobody expects it to do tasks")
+    rows = Rows(record, cell.id)
+    try:
+        after = answered(measured, asked_tasks, say)
+    except ScoringError as error:
+        rows.add(
+            "numerics/task/answered", "failed", reason=str(error), advice=cause_in(measured.log)
+        )
+        rows.settle()
+        return
+    exact = cell.variant not in settings.numerics.inexact
+    for stratum, pictures in (("text", False), ("image", True)):
+        ids = [one.id for one in asked_tasks if (one.image is not None) is pictures]
+        if ids:
+            flips = paired([before[one] for one in ids], [after[one] for one in ids])
+            expect_task(rows, stratum, flips, settings.numerics.task_loss if exact else None)
+    rows.settle()
 
 
 def test_no_repeated_token(

@@ -62,6 +62,7 @@ BEHAVIOURS = {
     "no-capacity": "does not say for how much its cache has room",
     "nan": "answers null where a log-probability should be",
     "nan-later": "answers 400 to a scored prompt, as vLLM does whose answer holds a NaN",
+    "no-path": "writes its own tokens where it is told which",
     "repeat": "generates one token again and again",
     "wrong": f"log-probabilities are off by {WRONG_NAT} nat",
     "slow": "adds a delay to every token",
@@ -140,7 +141,10 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(1)
         tokens, salts = self._prompt(body, chat=chat)
         *before, prefix = state.answers.prefixes(tokens, salts)
-        steps = self._generate(prefix, int(body.get("max_tokens") or 16))
+        path = (body.get("vllm_xargs") or {}).get("shardproof_path", ())
+        if state.is_("no-path"):
+            path = ()
+        steps = self._generate(prefix, int(body.get("max_tokens") or 16), path)
         extra: dict[str, Any] = {}
         if body.get("return_token_ids"):
             extra["prompt_token_ids"] = tokens
@@ -186,7 +190,9 @@ class Handler(BaseHTTPRequestHandler):
     def _in_vocabulary(self, tokens: Sequence[int]) -> list[int]:
         return [token % self.state.fate.vocabulary for token in tokens]
 
-    def _generate(self, prefix: bytes, count: int) -> Iterator[tuple[int, Position]]:
+    def _generate(
+        self, prefix: bytes, count: int, path: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Position]]:
         options = self.state.options
         for index in range(count):
             time.sleep(options.first_token_s if index == 0 else options.token_s)
@@ -194,6 +200,8 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(options.slow_token_s)
             position = self.state.answers.after(prefix)
             token = ord("!") if self.state.is_("repeat") else position.ranked[0][0]
+            if index < len(path):
+                token = path[index]
             yield token, position
             prefix = hashlib.blake2b(prefix + str(token).encode(), digest_size=8).digest()
 
@@ -230,9 +238,15 @@ class Handler(BaseHTTPRequestHandler):
             choice["text"] = text
             if body.get("logprobs") is not None:
                 entries = self._nulled([position.entry(token) for token, position in steps])
+                top = body["logprobs"]
+                listed = self._nulled([position.listed(top, token) for token, position in steps])
                 choice["logprobs"] = {
                     "tokens": [spell(token) for token in generated],
                     "token_logprobs": [entry["logprob"] for entry in entries],
+                    "top_logprobs": [
+                        {f"token_id:{token}": entry["logprob"] for token, entry in one.items()}
+                        for one in listed
+                    ],
                 }
             choice |= extra  # completions carry these in the choice, chats beside it
         answer = {

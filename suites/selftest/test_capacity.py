@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.capacity import Capacity, Unpredicted, capacity, predicted_tokens
+from fixtures.capacity import Capacity, Unpredicted, asked_dtype, capacity, predicted_tokens
 from fixtures.checkpoint.config import parse_config
 from fixtures.deployment import PlatformSettings, read_deployments
 from fixtures.memory import kv_cache_bytes_per_token
@@ -104,3 +104,24 @@ def test_what_cannot_be_predicted_says_why() -> None:
 def replace_arguments(*more: str) -> PlatformSettings:
     given = settings()
     return given.model_copy(update={"arguments": (*given.arguments, *more)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "dtype"),
+    [
+        (("--enforce-eager",), None),
+        (("--dtype", "float16", "--seed", "1"), "float16"),
+        (("--dtype=float16", "--dtype", "float32"), "float32"),
+        (("--dtype", "float16", "--dtype=float"), "float"),
+    ],
+)
+def test_the_last_dtype_counts(arguments: tuple[str, ...], dtype: str | None) -> None:
+    assert asked_dtype(arguments) == dtype
+
+
+def test_a_cache_of_32_bits_has_room_for_half() -> None:
+    shipped = settings()
+    single = shipped.model_copy(update={"arguments": (*shipped.arguments, "--dtype", "float32")})
+    found = held(CPU.replace("262,144", "131,072"), given=single)
+    assert isinstance(found, Capacity)
+    assert found.ratio == 1.0

@@ -16,12 +16,11 @@ from fixtures.serving.client import (
     closed_loop,
     greedy,
     read_scores,
-    score_chat,
-    score_text,
     stream,
     stream_chat,
     tokenize,
 )
+from fixtures.serving.scoring import Request, score, score_chat, score_text
 from fixtures.serving.server import Server, launch
 from suites.selftest.stubbed import stub_launch, unproven_stub, write_model
 
@@ -114,6 +113,50 @@ def test_a_chat_is_scored_with_its_picture(start: Start) -> None:
     assert one == again
     assert one.token_ids == other.token_ids
     assert one != other
+
+
+def decoded(server: Server, tokens: Sequence[int], cut: int) -> Scored:
+    request = Request("end", tokens[:cut], path=tuple(tokens[cut:]))
+    result = score(server, [request])["end"]
+    assert isinstance(result, Scored), result
+    return result
+
+
+def test_a_path_is_decoded_as_it_was_prefilled(start: Start) -> None:
+    whole = scored(start())
+    found = decoded(start(), whole.token_ids, 10)
+    assert found.token_ids == whole.token_ids
+    assert [position.index for position in found.positions] == list(range(10, len(TEXT)))
+    for prefilled, position in zip(whole.positions[9:], found.positions, strict=True):
+        assert (position.token_id, position.logprob) == (prefilled.token_id, prefilled.logprob)
+        assert {t: position.top[t] for t in prefilled.top} == pytest.approx(dict(prefilled.top))
+
+
+def test_where_no_path_can_be_forced_scores_end_where_it_is_left(start: Start) -> None:
+    server = start("no-path")
+    greedily = greedy(server, tokenize(server, TEXT), n=4)
+    assert isinstance(greedily, Greedy)
+    begun = [*tokenize(server, TEXT), *greedily.token_ids]
+    strayed = [*begun[:-2], begun[-2] ^ 1, begun[-1]]
+    assert len(decoded(server, begun, len(TEXT)).positions) == 4
+    assert len(decoded(server, strayed, len(TEXT)).positions) == 2
+
+
+def test_a_path_left_at_once_says_what_is_missing(start: Start) -> None:
+    first = tokenize(start(), TEXT)[0]
+    result = score(start("no-path"), [Request("end", tokenize(start(), TEXT), path=(first,))])
+    assert isinstance(result["end"], Unscorable)
+    assert "--logits-processors shardproof_path:ForcedPath" in result["end"].reason
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_many_are_scored_in_order_whoever_answers_first(start: Start, concurrency: int) -> None:
+    requests = [Request(str(index), TEXT[: 10 + index]) for index in range(12)]
+    told: list[tuple[int, int]] = []
+    found = score(start(), requests, concurrency=concurrency, progress=lambda *at: told.append(at))
+    assert list(found) == [request.name for request in requests]
+    assert found["3"] == scored(start(), TEXT[:13])
+    assert told == [(done, 12) for done in range(1, 13)]
 
 
 def test_nan_is_a_finding_that_names_its_position(start: Start) -> None:

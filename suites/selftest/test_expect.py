@@ -18,18 +18,21 @@ from fixtures.prediction import plan
 from fixtures.repairs import resized
 from fixtures.running import Running
 from fixtures.serving.server import Refused
+from reports.equivalence import Flips
 from reports.record import Row
 from reports.statistics import Interval
 from suites.expect import (
-    Metric,
     Rows,
     expect_caught,
     expect_close,
     expect_shards,
     expect_stage,
+    expect_task,
     expect_within,
 )
+from suites.lanes import Metric
 from suites.numerics import Differences
+from suites.selftest.apart import differing
 
 MODEL = parse_config(config_json(Recipe()), source="miniature")
 LIMITS: dict[Metric, float] = {"mean_d": 0.01, "rms_d": 0.05, "mean_kl": 5e-3, "same_top": 0.97}
@@ -57,8 +60,7 @@ def documents(
     size: float, count: int = 33, kl: float = 0.0, same: float = 1.0
 ) -> Sequence[Differences]:
     """Documents whose d is plus and minus `size`."""
-    d = np.array([size, -size] * 25)
-    return [Differences(d, np.full(50, kl), np.full(50, same), 0) for _ in range(count)]
+    return [differing(np.array([size, -size] * 25), kl=kl, same=same) for _ in range(count)]
 
 
 def close(found: Sequence[Differences], **options: Any) -> dict[str, str]:
@@ -66,10 +68,12 @@ def close(found: Sequence[Differences], **options: Any) -> dict[str, str]:
     try:
         expect_close(
             record,
-            cell("padded", 1024, 2),
+            "padded-tp2",
+            "end_to_end",
             {"text": found},
             options.pop("limits", LIMITS),
             against="original-tp1",
+            flip_margin=0.1,
             **options,
         )
     except pytest.fail.Exception:
@@ -89,7 +93,7 @@ def test_equal_answers_are_close() -> None:
         (documents(0.2), "rms_d"),
         (documents(0.0, kl=0.1), "mean_kl"),
         (documents(0.0, same=0.5), "same_top"),
-        ([Differences(np.full(50, -0.3), np.zeros(50), np.ones(50), 0)] * 33, "mean_d"),
+        ([differing(np.full(50, -0.3))] * 33, "mean_d"),
     ],
 )
 def test_each_metric_fails_on_its_own(found: Sequence[Differences], metric: str) -> None:
@@ -117,11 +121,12 @@ def test_a_variant_that_must_differ_and_does_not_is_a_failure() -> None:
 
 def test_a_silent_cell_that_is_not_caught_is_a_failure() -> None:
     record = Recorder()
-    silent = cell("original", 896, 4)
-    expect_caught(record, silent, {"text": documents(2.0)}, 0.05, against="original-tp1")
-    assert record.outcomes() == {"numerics/text/caught": "passed"}
+    expect_caught(record, "original-tp4", {"text": documents(2.0)}, 0.05, against="original-tp1")
+    assert record.outcomes() == {"numerics/control/text/caught": "passed"}
     with pytest.raises(pytest.fail.Exception, match=r"caught failed: observed 0\.001 nat"):
-        expect_caught(record, silent, {"text": documents(0.001)}, 0.05, against="original-tp1")
+        expect_caught(
+            record, "original-tp4", {"text": documents(0.001)}, 0.05, against="original-tp1"
+        )
 
 
 SCALES = "model.layers.0.mlp.down_proj.scales"
@@ -264,3 +269,35 @@ def test_a_number_without_a_budget_is_recorded_as_such() -> None:
     assert record.rows[0].reason is not None
     assert "sets no limit" in record.rows[0].reason
     assert replace(record.rows[0], reason=None).outcome == "passed"
+
+
+def task_row(flips: Flips, limit: float | None = 0.05) -> Row:
+    record = Recorder()
+    expect_task(Rows(record, "padded-tp2"), "text", flips, limit)
+    return record.rows[-1]
+
+
+TASKS: list[tuple[Flips, str]] = [
+    (Flips(items=150, right_before=140, lost=0, won=0), "passed"),
+    (Flips(items=150, right_before=140, lost=2, won=0), "inconclusive"),
+    (Flips(items=150, right_before=140, lost=40, won=0), "failed"),
+    (Flips(items=150, right_before=140, lost=40, won=40), "failed"),  # won ones help nobody
+    (Flips(items=90, right_before=90, lost=0, won=0), "passed"),
+    (Flips(items=90, right_before=89, lost=0, won=0), "not_run"),  # too few to exclude 5 %
+    (Flips(items=60, right_before=60, lost=30, won=0), "failed"),  # though enough to show it
+    (Flips(items=150, right_before=0, lost=0, won=3), "not_run"),
+]
+
+
+@pytest.mark.parametrize(("flips", "outcome"), TASKS)
+def test_of_right_answers_a_share_may_be_lost(flips: Flips, outcome: str) -> None:
+    row = task_row(flips)
+    assert row.outcome == outcome
+    assert row.n == (None if outcome == "not_run" else flips.right_before)
+
+
+def test_a_task_s_row_counts_both_ways() -> None:
+    row = task_row(Flips(items=150, right_before=140, lost=9, won=1))
+    assert "140 of 150 right on the reference, 132 here; 9 lost, 1 won" in str(row.reason)
+    assert "McNemar p = 0.021" in str(row.reason)
+    assert task_row(Flips(150, 140, 40, 0), None).outcome == "passed"

@@ -21,8 +21,8 @@ from suites.selftest.runs import (
 # cell, behaviour, the claim that must turn red, what its reason must say; two runs hold them all
 FAULTS = (
     (
-        ("padded-tp1", "wrong", "numerics/text/max_abs_d", "answers differ from those of"),
-        ("padded-tp2", "wrong", "numerics/text/rms_d", "answers differ from those of"),
+        ("padded-tp1", "wrong", "numerics/exact/text/max_abs_d", "answers differ from those of"),
+        ("padded-tp2", "wrong", "numerics/end_to_end/text/rms_d", "answers differ from those of"),
         ("padded-tp4", "repeat", "numerics/longest_repeat", "One token repeated"),
         ("padded-tp8", "die-mid-run", "numerics/finite", "no usable log-probability"),
         ("trimmed-tp1", "refuse-config", "sharding/stage", "fails (config)"),
@@ -163,12 +163,12 @@ def test_one_lost_row_of_scales_is_red_though_the_answers_are_right(deceptive: I
         row = deceptive.row("padded-tp2", claim)
         assert row["outcome"] == "failed"
         assert "layers.0.mlp.down_proj.scales" in row["reason"]
-    numerics = {row["outcome"] for row in deceptive.rows("padded-tp2", "numerics/text/")}
+    numerics = {row["outcome"] for row in deceptive.rows("padded-tp2", "numerics/end_to_end/text/")}
     assert numerics == {"passed"}
 
 
 def test_a_cell_planned_to_answer_wrongly_that_does_not_is_red(deceptive: Inner) -> None:
-    assert deceptive.row("original-tp4", "numerics/text/caught")["outcome"] == "failed"
+    assert deceptive.row("original-tp4", "numerics/control/text/caught")["outcome"] == "failed"
 
 
 def test_a_refusal_for_another_reason_than_the_planned_one_is_red(deceptive: Inner) -> None:

@@ -54,10 +54,10 @@ def test_a_variant_is_held_to_the_budget_that_names_it(
 ) -> None:
     inner = run(road, tmp_path, deployments, INEXACT)
     assert inner.code == 0, inner.output
-    told = inner.row("other-tp1", "numerics/text/told_apart")
+    told = inner.row("other-tp1", "numerics/quality/text/told_apart")
     assert (told["limit"], told["low"] > 0.1) == (0.1, True)
-    assert inner.row("other-tp1", "numerics/text/mean_kl")["limit"] == 0.1
-    assert inner.row("other-tp1", "numerics/text/max_abs_d")["limit"] is None
+    assert inner.row("other-tp1", "numerics/quality/text/mean_kl")["limit"] == 0.1
+    assert inner.row("other-tp1", "numerics/quality/text/max_abs_d")["limit"] is None
 
 
 def test_a_variant_that_no_budget_names_must_be_exact(
@@ -65,14 +65,16 @@ def test_a_variant_that_no_budget_names_must_be_exact(
 ) -> None:
     inner = run(road, tmp_path, deployments, "")
     assert inner.code == 1, inner.output
-    strata = ("text", "image")
-    assert inner.failed() == {("other-tp1", f"numerics/{one}/max_abs_d") for one in strata}
+    strata = ("text", "code", "cjk", "long", "image", "decode")
+    moved = {("other-tp1", f"numerics/exact/{one}/max_abs_d") for one in strata}
+    assert moved <= inner.failed()
+    assert {claim.rpartition("/")[2] for _, claim in inner.failed() - moved} <= {"hard_flips"}
 
 
 def test_the_command_line_has_the_last_word(road: Path, tmp_path: Path, deployments: Path) -> None:
     inner = run(road, tmp_path, deployments, "", f"--variant=other={road / 'padded'}")
     assert inner.code == 0, inner.output
-    assert inner.row("other-tp1", "numerics/text/max_abs_d")["value"] == 0.0
+    assert inner.row("other-tp1", "numerics/exact/text/max_abs_d")["value"] == 0.0
 
 
 def test_a_checkpoint_that_is_not_built_is_asked_for_by_its_command(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ LAYERS = {
     "fixtures.loaders": PURE,
     "fixtures.memory": PURE,
     "fixtures.options": PURE,
+    "fixtures.miniature_grid": PURE,
     "fixtures.platforms": PURE,
     "fixtures.plugin": GLUE,
     "fixtures.prediction": PURE,
@@ -61,7 +62,12 @@ INSIDE = (
     "suites/oracles/inside/",
 )
 # A program of its own, started as a process: what it measures itself against needs torch.
-EXECUTED = ("suites/benchmarks/recipe.py",)
+EXECUTED = (
+    "suites/benchmarks/recipe.py",
+    "suites/training/accuracy.py",
+    "suites/training/model.py",
+    "suites/training/train.py",
+)
 OWN = ("fixtures", "suites", "reports", "conftest")
 
 

@@ -78,6 +78,23 @@ def test_a_width_that_shards_needs_no_variant() -> None:
     )
 
 
+def widened(**widths: int) -> Matrix:
+    return Matrix("miniature:none", ["padded"], (1, 2), "cpu", {}, lambda _: None, widths=widths)
+
+
+def test_a_width_that_shards_is_padded_where_the_deployment_says_so() -> None:
+    padded = widened(padded=1024).variants["padded"]
+    assert (padded.unneeded, padded.sizes) == (None, {"intermediate_size": 1024})
+
+
+@pytest.mark.parametrize(
+    ("widths", "words"), [({"regrouped": 64}, "widths names regrouped"), ({"padded": 900}, "900")]
+)
+def test_a_width_no_variant_can_have_is_refused(widths: dict[str, int], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        widened(**widths)
+
+
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
 @pytest.mark.parametrize(
     ("tps", "size", "refused"),

@@ -53,7 +53,7 @@ def test_each_server_starts_exactly_once_and_the_baseline_first(whole: Inner) ->
 
 def test_a_silent_cell_passes_because_the_numerics_caught_it(whole: Inner) -> None:
     assert whole.row("original-tp4", "sharding/stage")["outcome"] == "refused_as_planned"
-    caught = whole.row("original-tp4", "numerics/text/caught")
+    caught = whole.row("original-tp4", "numerics/control/text/caught")
     assert caught["outcome"] == "passed"
     assert caught["low"] > caught["limit"]
 
@@ -66,14 +66,14 @@ def test_the_audit_names_tensor_rows_and_ranks_of_a_silent_cell(whole: Inner) ->
 
 def test_padding_and_regrouping_are_exact_and_trimming_is_told_apart(whole: Inner) -> None:
     for cell in ("padded-tp1", "regrouped-tp1"):
-        row = whole.row(cell, "numerics/text/max_abs_d")
+        row = whole.row(cell, "numerics/exact/text/max_abs_d")
         assert (row["value"], row["limit"], row["outcome"]) == (0.0, 0.0, "passed")
-    told = whole.row("trimmed-tp1", "numerics/text/told_apart")
+    told = whole.row("trimmed-tp1", "numerics/quality/text/told_apart")
     assert told["low"] > told["limit"]
 
 
 def test_stages_serve_what_ranks_cannot_share_and_move_nothing(whole: Inner) -> None:
-    assert whole.row("original-pp2", "numerics/text/max_abs_d")["value"] == 0.0
+    assert whole.row("original-pp2", "numerics/exact/text/max_abs_d")["value"] == 0.0
     elements = whole.row("original-pp2", "sharding/elements")
     assert (elements["outcome"], elements["value"]) == ("passed", 1.0)
     held = whole.rows("original-pp2", "sharding/weight_bytes_rank")

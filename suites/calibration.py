@@ -1,0 +1,162 @@
+"""The null: how far answers move for reasons that must not matter, and the limits that follow.
+
+    repeat        the same server asked again
+    concurrency   the same server, sixteen requests at once: other batches
+    restart       another start of the same cell
+    batch_tokens  a start that prefills in smaller pieces
+    sharded       a proven cell on N ranks against one: partial sums added up in another order
+
+A limit has to leave room for the largest of these that its lane meets, and for no more than it
+needs to: FACTORS times the far end of its interval. What a platform does bit by bit alike leaves a
+null of zero, and only `sharded` says how far 16-bit sums move.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from reports.equivalence import Estimate
+from suites.evidence import kl_quantiles
+from suites.lanes import Limits, Metric, Strata, estimate, judged, rejected
+from suites.numerics import Differences
+
+SCHEMA: Final = 1
+NULLS: Final = Path(__file__).parent / "nulls"  # one calibration per platform, as it was measured
+CONCURRENCY: Final = 16
+BATCH_TOKENS: Final = 64
+FLIP_QUANTILE: Final = 0.999
+RESAMPLES: Final = 20
+SEED: Final = 21
+# What a limit leaves above the far end of the largest null's interval: half as much again of what
+# is a root or a mean, twice a divergence, which goes with the square.
+FACTORS: Final[Mapping[str, float]] = {
+    "tp_rms_d": 1.5, "tp_mean_abs_d": 1.5, "tp_mean_kl": 2.0, "tp_rms_dp": 1.5, "tp_same_top": 1.5,
+    "flip_margin": 1.5,
+}  # fmt: skip
+METRICS: Final[tuple[Metric, ...]] = ("mean_d", "rms_d", "mean_kl", "rms_dp", "same_top")
+
+
+@dataclass(frozen=True, slots=True)
+class Null:
+    """One stratum under one change that must not matter. `reach` are the far ends of the metrics'
+    intervals: what chance alone may show in another corpus of this size."""
+
+    name: str
+    cell: str
+    stratum: str
+    documents: int
+    positions: int
+    mean_abs_d: float
+    rms_d: float
+    max_abs_d: float
+    mean_kl: float
+    rms_dp: float
+    same_top: float
+    margin_change: float
+    reach: Mapping[str, float]
+    kl_quantiles: tuple[tuple[float, float], ...]
+
+
+def nulls(name: str, cell: str, strata: Strata) -> list[Null]:
+    """What a comparison says of each stratum."""
+    return [_null(name, cell, stratum, found) for stratum, found in strata.items()]
+
+
+def _null(name: str, cell: str, stratum: str, documents: Sequence[Differences]) -> Null:
+    d = np.concatenate([document.d for document in documents])
+    found: dict[Metric, Estimate] = {name: estimate(documents, name) for name in METRICS}
+    change = np.concatenate([document.margin_change for document in documents])
+    return Null(
+        name,
+        cell,
+        stratum,
+        len(documents),
+        d.size,
+        abs(found["mean_d"].value),
+        found["rms_d"].value,
+        float(np.abs(d).max()),
+        found["mean_kl"].value,
+        found["rms_dp"].value,
+        found["same_top"].value,
+        float(np.quantile(change, FLIP_QUANTILE)),
+        {name: _reach(name, one) for name, one in found.items()},
+        tuple(kl_quantiles(documents)),
+    )
+
+
+def _reach(metric: Metric, one: Estimate) -> float:
+    """The end of an interval that is furthest from no difference; the value where it has none."""
+    ends = [one.value, *(end for end in (one.low, one.high) if end is not None)]
+    return min(ends) if metric == "same_top" else max(map(abs, ends))
+
+
+def rejections(strata: Strata, limits: Limits, *, flip_margin: float) -> int:
+    """Of RESAMPLES corpora drawn from this one's documents, how many a lane would have rejected."""
+    random = np.random.default_rng(SEED)
+    rejected_runs = 0
+    for _ in range(RESAMPLES):
+        drawn = {
+            stratum: [found[index] for index in random.integers(0, len(found), len(found))]
+            for stratum, found in strata.items()
+        }
+        rejected_runs += bool(rejected(judged(drawn, limits, flip_margin=flip_margin)))
+    return rejected_runs
+
+
+def proposed(found: Iterable[Null]) -> dict[str, float]:
+    """Limits for `[platforms.X.numerics]`, rounded up to two digits."""
+    every = list(found)
+
+    def largest(metric: str) -> float:
+        return max(null.reach[metric] for null in every)
+
+    measured = {
+        "tp_rms_d": largest("rms_d"),
+        "tp_mean_abs_d": largest("mean_d"),
+        "tp_mean_kl": largest("mean_kl"),
+        "tp_rms_dp": largest("rms_dp"),
+        "flip_margin": max(null.margin_change for null in every),
+    }
+    limits = {name: rounded_up(FACTORS[name] * value) for name, value in measured.items()}
+    changed = 1 - min(null.reach["same_top"] for null in every)
+    return limits | {"tp_same_top": max(0.0, 1 - rounded_up(FACTORS["tp_same_top"] * changed))}
+
+
+def rounded_up(value: float) -> float:
+    """To two significant digits, so that a limit is never below what it was made of."""
+    if value <= 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / step - 1e-9) * step:.3g}")
+
+
+def document(found: Sequence[Null], header: Mapping[str, Any]) -> str:
+    """The calibration as JSON: nulls, proposed limits, and what they were measured on."""
+    content = {
+        "schema": SCHEMA,
+        **header,
+        "proposed": proposed(found),
+        "nulls": [asdict(null) for null in found],
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def null_quantiles(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """By stratum, the largest null's quantiles of KL; empty where no calibration is stored."""
+    if not path.is_file():
+        return {}
+    largest: dict[str, list[tuple[float, float]]] = {}
+    for null in json.loads(path.read_text(encoding="utf-8"))["nulls"]:
+        pairs = [(float(q), float(kl)) for q, kl in null["kl_quantiles"]]
+        before = largest.get(null["stratum"], pairs)
+        largest[null["stratum"]] = [
+            (q, max(kl, other)) for (q, kl), (_, other) in zip(pairs, before, strict=True)
+        ]
+    return largest

@@ -1,0 +1,140 @@
+"""Lanes: pairs of servers whose answers are compared, each with its own claim and its own limits.
+
+    exact        a padded, regrouped or pipelined cell on one tp rank against original-tp1, where
+                 arithmetic has one order: not one bit may move
+    padding      the same where kernels choose an order by shape
+    tp           a cell against its own variant on one rank: what tensor parallelism alone does
+    end_to_end   a cell on several ranks against original-tp1: what the user is promised
+    quality      a variant that is another model: told apart, and no stranger
+    control      a cell planned to answer wrongly: it must be caught
+
+A lane judges strata apart: kinds of text, pictures, and decoding, each a list of documents. Nothing
+here records or raises: `judged` gives what a test makes rows of, and what seeded faults are held
+against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+
+from reports.equivalence import Estimate, cluster_mean, within
+from reports.record import Outcome
+from reports.statistics import Floats
+from suites.numerics import DEFINITIONS, Differences
+
+Metric = Literal["mean_d", "rms_d", "max_abs_d", "mean_kl", "rms_dp", "same_top", "hard_flips"]
+Strata: TypeAlias = Mapping[str, Sequence[Differences]]
+Limits: TypeAlias = Mapping[Metric, float]
+
+# What is averaged over positions; a root is taken of the squared ones.
+_AVERAGED: Final[Mapping[Metric, Callable[[Differences], Floats]]] = {
+    "mean_d": lambda document: document.d,
+    "rms_d": lambda document: document.d**2,
+    "mean_kl": lambda document: document.kl,
+    "rms_dp": lambda document: document.dp**2,
+    "same_top": lambda document: document.same_top,
+}
+_SQUARED: Final = ("rms_d", "rms_dp")
+_UNITS: Final[Mapping[Metric, str]] = {
+    "mean_d": "nat", "rms_d": "nat", "max_abs_d": "nat", "mean_kl": "nat", "rms_dp": "1",
+    "same_top": "1", "hard_flips": "position",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One metric of one stratum. `limit` None: measured, and held against nothing."""
+
+    stratum: str
+    metric: Metric
+    outcome: Outcome
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+    detectable: float | None = None
+    limit: float | None = None
+    note: str | None = None
+
+    @property
+    def unit(self) -> str:
+        return _UNITS[self.metric]
+
+    @property
+    def definition(self) -> str:
+        return DEFINITIONS[self.metric]
+
+
+def judged(strata: Strata, limits: Limits, *, flip_margin: float) -> list[Judgement]:
+    """Every metric of every stratum, against the limits there are."""
+    found = []
+    for metric in _AVERAGED:
+        found += _averaged(strata, metric, limits.get(metric))
+    for stratum, documents in strata.items():
+        found.append(_largest(stratum, documents, limits.get("max_abs_d")))
+        found.append(_flips(stratum, documents, limits.get("hard_flips"), flip_margin))
+    order = list(strata)
+    return sorted(found, key=lambda one: order.index(one.stratum))
+
+
+def rejected(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """Those by which the two servers are shown to differ."""
+    return [one for one in judgements if one.outcome == "failed"]
+
+
+def estimate(documents: Sequence[Differences], metric: Metric) -> Estimate:
+    """A metric over documents; that of squares as a root."""
+    found = cluster_mean([_AVERAGED[metric](document) for document in documents])
+    return found.root() if metric in _SQUARED else found
+
+
+def _averaged(strata: Strata, metric: Metric, limit: float | None) -> list[Judgement]:
+    """One metric in all strata; among several, chance is allowed for."""
+    means = [cluster_mean([_AVERAGED[metric](one) for one in found]) for found in strata.values()]
+    outcomes: Sequence[Outcome] = ["passed"] * len(means)
+    if limit is not None and metric == "same_top":
+        outcomes = within([_complement(mean) for mean in means], 1 - limit)
+    elif limit is not None:
+        outcomes = within(means, limit, squared=metric in _SQUARED)
+    judgements = []
+    for (stratum, documents), mean, outcome in zip(strata.items(), means, outcomes, strict=True):
+        shown, detectable = mean, mean.detectable
+        if metric in _SQUARED:
+            shown = mean.root()
+            detectable = None if detectable is None else float(np.sqrt(detectable))
+        unlisted = sum(document.unlisted for document in documents)
+        note = f"{unlisted} terms bounded by the least listed one" if unlisted else None
+        judgement = Judgement(
+            stratum, metric, outcome, shown.value, shown.n, shown.low, shown.high, detectable,
+            limit, note if metric == "mean_kl" else None,
+        )  # fmt: skip
+        judgements.append(judgement)
+    return judgements
+
+
+def _complement(mean: Estimate) -> Estimate:
+    low = None if mean.high is None else 1 - mean.high
+    high = None if mean.low is None else 1 - mean.low
+    return Estimate(1 - mean.value, low, high, mean.n, mean.standard_error)
+
+
+def _largest(stratum: str, documents: Sequence[Differences], limit: float | None) -> Judgement:
+    """It has no interval: no resample exceeds the largest seen."""
+    largest = max(float(np.abs(document.d).max()) for document in documents)
+    outcome: Outcome = "passed" if limit is None or largest <= limit else "failed"
+    return Judgement(stratum, "max_abs_d", outcome, largest, len(documents), limit=limit)
+
+
+def _flips(
+    stratum: str, documents: Sequence[Differences], limit: float | None, margin: float
+) -> Judgement:
+    """A count, and judged as it stands: hard flips are not noise."""
+    flips = sum(document.hard_flips(margin) for document in documents)
+    positions = sum(document.d.size for document in documents)
+    outcome: Outcome = "passed" if limit is None or flips <= limit else "failed"
+    note = f"flip_margin is {margin:g} nat"
+    return Judgement(stratum, "hard_flips", outcome, flips, positions, limit=limit, note=note)
