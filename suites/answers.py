@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from fixtures.serving.client import Unscorable
 from fixtures.serving.scoring import Written, write
 from fixtures.serving.server import Server
-from suites.baseline import ScoringError
+from suites.baseline import ScoringError, shown
 from suites.corpus import Document
 from suites.judges import Opinion, greedy_text, logprobs_close, perplexity, task
 from suites.lanes import Strata
@@ -42,18 +41,12 @@ def answered(server: Server, asked: Sequence[Task], say: Say | None) -> dict[str
     """
     pace = Pace(f"asking {server.model}", say)
     longest = max(one.answer_tokens for one in asked)
-    prompts = [one.prompt if one.image is None else _chat(one) for one in asked]
+    prompts = [one.prompt if one.image is None else shown(one.image, one.question) for one in asked]
     found = write(
         server, prompts, tokens=longest, stop=("\n",), concurrency=CONCURRENCY, progress=pace
     )
     pairs = zip(asked, found, strict=True)
     return {one.id: one.right(_whole(written).text) for one, written in pairs}
-
-
-def _chat(one: Task) -> list[dict[str, Any]]:
-    uri = "data:image/png;base64," + base64.b64encode(one.image or b"").decode()
-    picture = {"type": "image_url", "image_url": {"url": uri}}
-    return [{"role": "user", "content": [picture, {"type": "text", "text": one.question}]}]
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,9 +91,14 @@ def _scored(found: Mapping[str, Scored | Unscorable]) -> Scores:
 
 def chat_messages(document: Document) -> list[dict[str, Any]]:
     """A picture and its question as one user message."""
-    uri = "data:image/png;base64," + base64.b64encode(document.image or b"").decode()
+    return shown(document.image or b"", document.text)
+
+
+def shown(picture: bytes, question: str) -> list[dict[str, Any]]:
+    """A chat that shows a PNG and asks about it."""
+    uri = "data:image/png;base64," + base64.b64encode(picture).decode()
     content = [
         {"type": "image_url", "image_url": {"url": uri}},
-        {"type": "text", "text": document.text},
+        {"type": "text", "text": question},
     ]
     return [{"role": "user", "content": content}]
