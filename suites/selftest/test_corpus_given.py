@@ -17,6 +17,7 @@ from PIL import Image
 
 from fixtures.errors import InputError
 from suites.corpus import FOLDER, MOST, Document, read_corpus
+from suites.selftest.runs import run_pytest
 
 ROWS: list[dict[str, Any]] = [
     {"text": "One bell, two bells, and a drum."},
@@ -261,3 +262,13 @@ def test_a_list_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "given.jsonl").mkdir()
     with pytest.raises(InputError, match=r"given\.jsonl cannot be read \(Is a directory\)"):
         read_corpus(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("corpus", "words"), [("nowhere.jsonl", "nowhere.jsonl"), ("", "--corpus is empty")]
+)
+def test_a_corpus_that_is_none_is_a_usage_error(cache: Path, corpus: str, words: str) -> None:
+    done = run_pytest(cache, f"--corpus={corpus}", "--platform=cpu", "-m", "plan and tp1")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
