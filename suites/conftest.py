@@ -27,11 +27,13 @@ from suites.answers import answered, tasks
 from suites.baseline import Baseline, score_corpus
 from suites.calibration import Null, document, proposed
 from suites.corpus import Corpus, Document, read_corpus
+from suites.figures import figures
 from suites.measure import measure_latency, measure_throughput
 from suites.pace import Say
 from suites.tasks import Task
 
 Header: TypeAlias = dict[str, object]
+ROW = "shardproof_row"  # as the `record` fixture keeps them
 CORPUS = pytest.StashKey[Corpus]()
 ENGINE_VARIABLES = ("VLLM_", "NCCL_", "CUDA_", "OMP_", "TORCHDYNAMO_")
 
@@ -63,9 +65,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How often the planner's word was held against somebody else's, and how often it stood."""
+    """The figures of the numerics; how often the planner's word was held against somebody else's,
+    and how often it stood."""
     outcomes = ("passed", "failed")
     reports = [r for name in outcomes for r in terminalreporter.stats.get(name, ())]
+    recorded = (content for r in reports for key, content in r.user_properties if key == ROW)
+    if lines_of_figures := figures(row for row in recorded if isinstance(row, dict)):
+        terminalreporter.section("numerics")
+        for line in lines_of_figures:
+            terminalreporter.write_line(line)
     found = tally(report.user_properties for report in reports)
     if found:
         terminalreporter.section("agreement of the planner")
