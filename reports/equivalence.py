@@ -170,12 +170,13 @@ class Flips:
         return float(stats.binomtest(self.lost, self.lost + self.won, 0.5).pvalue)
 
     def loss(self, confidence: float = CONFIDENCE) -> Interval:
-        """The share of items lost, with its exact (Clopper-Pearson) interval. What is won is not
-        set against it: an answer that got better elsewhere helps nobody with this one."""
-        if not self.items:
-            raise SampleError("no items, hence no share of them")
-        found = stats.binomtest(self.lost, self.items).proportion_ci(confidence, method="exact")
-        return Interval(self.lost / self.items, float(found.low), float(found.high), self.items)
+        """The share lost of what was right, with its exact (Clopper-Pearson) interval. What is won
+        is not set against it: an answer that got better elsewhere helps nobody with this one."""
+        right = self.right_before
+        if not right:
+            raise SampleError("no items were right before, hence no share of them")
+        found = stats.binomtest(self.lost, right).proportion_ci(confidence, method="exact")
+        return Interval(self.lost / right, float(found.low), float(found.high), right)
 
     @staticmethod
     def needed(share: float) -> int:
@@ -184,7 +185,7 @@ class Flips:
 
     def detectable(self) -> float:
         """The smallest true share of losses of which one at least shows with the stated power."""
-        return float(1 - (1 - POWER) ** (1 / self.items))
+        return float(1 - (1 - POWER) ** (1 / self.right_before))
 
 
 def paired(before: Sequence[bool], after: Sequence[bool]) -> Flips:

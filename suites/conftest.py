@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 
@@ -32,7 +31,6 @@ from suites.measure import measure_latency, measure_throughput
 from suites.pace import Say
 from suites.tasks import Task
 
-Header: TypeAlias = dict[str, object]
 ROW = "shardproof_row"  # as the `record` fixture keeps them
 CORPUS = pytest.StashKey[Corpus]()
 ENGINE_VARIABLES = ("VLLM_", "NCCL_", "CUDA_", "OMP_", "TORCHDYNAMO_")
@@ -44,7 +42,8 @@ def pytest_shardproof_header(
 ) -> Generator[None, dict[str, object], dict[str, object]]:
     """The report's header names the corpus: other prompts give other numbers."""
     header = yield
-    return {**header, "corpus_digest": asked(config).digest, "corpus": asked(config).to_json()}
+    corpus = asked(config).to_json()
+    return {**header, "corpus_digest": corpus["digest"], "corpus": corpus}
 
 
 def asked(config: pytest.Config) -> Corpus:
@@ -164,15 +163,12 @@ def prerequisites(
         }
         wanted["numerics"] |= wanted["faults"] | wanted["calibration"]
         key = tasks_key = None
+        questions = request.getfixturevalue("asked_tasks") if wanted["numerics"] else ()
         if wanted["numerics"] and state.command is None:
             # A custom command has no version to tell its answers by: it is scored anew.
-            facts = _facts(state)
-            corpus, asked = (
-                request.getfixturevalue("corpus"),
-                request.getfixturevalue("asked_tasks"),
-            )
+            facts, corpus = _facts(state), request.getfixturevalue("corpus")
             key = reference_key({**facts, "corpus": corpus.digest})
-            tasks_key = reference_key({**facts, "tasks": [repr(task) for task in asked]})
+            tasks_key = reference_key({**facts, "tasks": [repr(task) for task in questions]})
             baseline.scores = load(_folder(), key)
             baseline.right = load_answers(_folder(), tasks_key)
         settings = state.settings
@@ -202,8 +198,7 @@ def prerequisites(
             if key is not None:
                 store(_folder(), key, baseline.scores)
         if wanted["numerics"] and baseline.right is None:
-            asked = request.getfixturevalue("asked_tasks")
-            baseline.right = answered(running.server, asked, state.say)
+            baseline.right = answered(running.server, questions, state.say)
             if tasks_key is not None:
                 store_answers(_folder(), tasks_key, baseline.right)
         texts = request.getfixturevalue("corpus").texts if timed else ()

@@ -288,9 +288,8 @@ def _expect_apart(
 
 def expect_task(rows: Rows, stratum: str, flips: Flips, limit: float | None) -> None:
     """Of the answers that were right, at most a share `limit` is lost."""
-    lost = Flips(flips.right_before, flips.right_before, flips.lost, flips.won)
-    found = lost.loss() if flips.right_before else None
-    needed = lost.needed(limit) if limit is not None else 1
+    found = flips.loss() if flips.right_before else None
+    needed = Flips.needed(limit) if limit is not None else 1
     if found is None or (
         limit is not None
         and flips.right_before < needed
@@ -311,7 +310,7 @@ def expect_task(rows: Rows, stratum: str, flips: Flips, limit: float | None) -> 
         high=found.high,
         n=found.n,
         limit=limit,
-        detectable=lost.detectable(),
+        detectable=flips.detectable(),
         unit="1",
         better="lower",
         reason=f"{flips.right_before} of {flips.items} right on the reference, {after} here; "

@@ -115,24 +115,23 @@ def tp_limits(budget: NumericsBudget) -> Limits:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One comparison this cell is part of."""
+    """A comparison with original-tp1; `floor` is what its RMS d must exceed."""
 
     name: str
-    against: str
     limits: Limits
     floor: float | None = None
 
 
 def lane(cell: Cell, settings: PlatformSettings) -> Lane:
-    """The comparison with original-tp1."""
+    """By what the cell is held against original-tp1."""
     budget = settings.numerics
     if (inexact := budget.inexact.get(cell.variant)) is not None:
-        return Lane("quality", REFERENCE, {"mean_kl": inexact.mean_kl}, inexact.min_rms_d)
+        return Lane("quality", {"mean_kl": inexact.mean_kl}, inexact.min_rms_d)
     if cell.tp > 1:
-        return Lane("end_to_end", REFERENCE, tp_limits(budget))
+        return Lane("end_to_end", tp_limits(budget))
     if budget.padded_max_abs_d == 0:
-        return Lane("exact", REFERENCE, exact_limits(budget))
-    return Lane("padding", REFERENCE, {**tp_limits(budget), **exact_limits(budget)})
+        return Lane("exact", exact_limits(budget))
+    return Lane("padding", {**tp_limits(budget), **exact_limits(budget)})
 
 
 def test_close(

@@ -36,7 +36,6 @@ __all__ = [
     "STRATA",
     "Corpus",
     "Document",
-    "corpus_digest",
     "read_corpus",
 ]
 
@@ -71,11 +70,6 @@ class Corpus:
         """For a report's header."""
         strata = Counter(document.stratum for document in self.documents)
         return {"name": self.name, "digest": self.digest, "documents": dict(strata)}
-
-
-def corpus_digest(choice: str | None = None, *, platform: Platform = "cpu") -> str:
-    """Of what `read_corpus` reads."""
-    return read_corpus(choice, platform=platform).digest
 
 
 def read_corpus(choice: str | Path | None = None, *, platform: Platform = "cpu") -> Corpus:
