@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any, Final
 
 from fixtures.errors import ServingError
+from fixtures.load.streams import Load, Stream
 from fixtures.reference import Scores
-from fixtures.serving.client import LoadResult, Scored, Stream, Unscorable
+from fixtures.serving.client import Scored, Unscorable
 from fixtures.serving.scoring import Request, score
 from fixtures.serving.server import Server
 from suites.corpus import Document
@@ -32,7 +33,7 @@ class Baseline:
     scores: Scores | None = None
     right: Mapping[str, bool] | None = None  # task → was it answered rightly?
     latency: list[Stream] | None = None
-    throughput: LoadResult | None = None
+    throughput: Load | None = None
     broken: str | None = None
     by_cell: dict[str, Scores] = field(default_factory=dict)
     unscorable: dict[str, str] = field(default_factory=dict)  # cell → why it has no scores

@@ -18,8 +18,8 @@ from fixtures.capacity import SPACE_VARIABLE, Unpredicted, capacity
 from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.coverage import Coverage
 from fixtures.deployment import PlatformSettings
+from fixtures.load.streams import Stream
 from fixtures.running import Running, cause_in
-from fixtures.serving.client import Stream
 from reports.equivalence import Flips
 from reports.record import Outcome, RecordRow, Row
 from reports.statistics import Interval, verdict_lower, verdict_upper

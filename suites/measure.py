@@ -10,7 +10,8 @@ from functools import partial
 from typing import TypeAlias
 
 from fixtures.deployment import LatencyBudget, ThroughputBudget
-from fixtures.serving.client import LoadResult, Stream, closed_loop, stream
+from fixtures.load.probe import closed_loop, stream
+from fixtures.load.streams import Load, Stream
 from fixtures.serving.server import Server
 from suites.corpus import Document
 
@@ -54,7 +55,7 @@ def measure_latency(
 
 def measure_throughput(
     server: Server, texts: Sequence[Document], budget: ThroughputBudget, block: str
-) -> LoadResult:
+) -> Load:
     """A closed loop: each client sends its next request when the last is answered."""
     warm, measured = prompts(texts, budget.requests, block)
     loop = partial(

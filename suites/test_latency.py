@@ -9,8 +9,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from fixtures.deployment import PlatformSettings
+from fixtures.load.streams import Stream
 from fixtures.matrix import Cell
-from fixtures.serving.client import Stream
 from fixtures.serving.server import Server
 from reports.record import RecordRow
 from reports.statistics import quantile_interval, ratio_interval
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.latency
 DEFINITIONS = {
     "ttft": "send to the first non-empty content; s; v1",
     "tpot": "(last content - first content) / (completion tokens - 1); s; v1",
-    "e2e": "send to the end of the stream; s; v1",
+    "e2e": "due moment to the last content; s; v2",
 }
 TAKE: dict[str, Callable[[Stream], float | None]] = {
     "ttft": lambda stream: stream.ttft_s,
