@@ -7,15 +7,13 @@ import pytest
 
 from fixtures.errors import ServingError
 from fixtures.serving.client import (
-    Greedy,
     Scored,
     ScoreError,
     Unscorable,
-    greedy,
     read_scores,
     tokenize,
 )
-from fixtures.serving.scoring import Request, score, score_chat, score_text
+from fixtures.serving.scoring import Request, Written, score, score_chat, score_text, write
 from fixtures.serving.server import Server, launch
 from suites.selftest.stubbed import stub_launch, unproven_stub, write_model
 
@@ -54,6 +52,12 @@ def scored(server: Server, prompt: str | Sequence[int] = TEXT) -> Scored:
     result = score_text(server, prompt)
     assert isinstance(result, Scored), result
     return result
+
+
+def greedy(server: Server, tokens: int) -> Written:
+    (written,) = write(server, [TEXT], tokens=tokens, past_end=True)
+    assert isinstance(written, Written), written
+    return written
 
 
 def rms_nat(left: Scored, right: Scored) -> float:
@@ -129,8 +133,7 @@ def test_a_path_is_decoded_as_it_was_prefilled(start: Start) -> None:
 
 def test_where_no_path_can_be_forced_scores_end_where_it_is_left(start: Start) -> None:
     server = start("no-path")
-    greedily = greedy(server, tokenize(server, TEXT), n=4)
-    assert isinstance(greedily, Greedy)
+    greedily = greedy(server, 4)
     begun = [*tokenize(server, TEXT), *greedily.token_ids]
     strayed = [*begun[:-2], begun[-2] ^ 1, begun[-1]]
     assert len(decoded(server, begun, len(TEXT)).positions) == 4
@@ -197,10 +200,8 @@ def test_a_request_that_is_our_mistake_raises(start: Start) -> None:
 
 
 def test_greedy_text_is_the_same_twice_and_a_stuck_server_shows(start: Start) -> None:
-    healthy = greedy(start(), TEXT, n=12)
-    assert isinstance(healthy, Greedy)
-    assert healthy == greedy(start(), TEXT, n=12)
+    healthy = greedy(start(), 12)
+    assert healthy == greedy(start(), 12)
     assert len(set(healthy.token_ids)) > 6
-    stuck = greedy(start("repeat"), TEXT, n=12)
-    assert isinstance(stuck, Greedy)
+    stuck = greedy(start("repeat"), 12)
     assert (stuck.text, set(stuck.token_ids)) == ("!" * 12, {ord("!")})
