@@ -1,7 +1,5 @@
-import base64
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 
 import pytest
 
@@ -14,38 +12,8 @@ from fixtures.serving.client import (
     tokenize,
 )
 from fixtures.serving.scoring import Request, Written, score, score_chat, score_text, write
-from fixtures.serving.server import Server, launch
-from suites.selftest.stubbed import stub_launch, unproven_stub, write_model
-
-TEXT = "The quick brown fox jumps over the lazy dog; then it does so again."
-Start = Callable[..., Server]
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Stubs by their properties, each started once."""
-    servers: dict[object, Server] = {}
-    with ExitStack() as stack:
-
-        def started(
-            *behaviours: str,
-            width: int = 1024,
-            tp: int = 1,
-            kind: str | None = None,
-            options: tuple[str, ...] = (),
-        ) -> Server:
-            key = (behaviours, width, tp, kind, options)
-            if key not in servers:
-                directory = tmp_path_factory.mktemp("model") / "model"
-                model = write_model(directory, width=width, kind=kind)
-                wanted = stub_launch(model, *behaviours, tp=tp, options=options)
-                begin = unproven_stub if "nan" in behaviours else launch
-                outcome = stack.enter_context(begin(wanted))
-                assert isinstance(outcome, Server), outcome
-                servers[key] = outcome
-            return servers[key]
-
-        yield started
+from fixtures.serving.server import Server
+from suites.selftest.stubbed import TEXT, Start, image
 
 
 def scored(server: Server, prompt: str | Sequence[int] = TEXT) -> Scored:
@@ -63,12 +31,6 @@ def greedy(server: Server, tokens: int) -> Written:
 def rms_nat(left: Scored, right: Scored) -> float:
     pairs = zip(left.positions, right.positions, strict=True)
     return math.sqrt(sum((a.logprob - b.logprob) ** 2 for a, b in pairs) / len(left.positions))
-
-
-def image(seed: int) -> list[dict[str, object]]:
-    uri = f"data:image/png;base64,{base64.b64encode(bytes([seed])).decode()}"
-    picture = {"type": "image_url", "image_url": {"url": uri}}
-    return [{"role": "user", "content": [picture, {"type": "text", "text": "What is this?"}]}]
 
 
 # ------------------------------------------------------------------ scores
