@@ -21,62 +21,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from fixtures.load.probe import closed_loop
 from fixtures.load.streams import Load, failures_by_kind
 from fixtures.serving.machine import read_machine
-from fixtures.serving.server import Server
+from suites.benchmarks.instruments import INSTRUMENTS, Instrument
 from suites.benchmarks.truth import Error, error, miscounted, paired, spread
 from suites.selftest.clocked import clock, read_log
 
 LIMIT: Final = 0.05  # of the true value
-DEADLINE_S: Final = 120.0
+JUDGED: Final = ("ttft_s", "bare_s", "tpot_s")
+SHOWN: Final = (*JUDGED, "late_s")
 BUSY: Final = 0.5  # load per core beyond which a machine is not quiet
-
-
-class Instrument(Protocol):
-    """Whatever keeps `concurrency` streams under way until each prompt was sent once."""
-
-    @property
-    def name(self) -> str: ...
-
-    def run(
-        self, url: str, model: str, prompts: Sequence[str], concurrency: int, output_tokens: int
-    ) -> Load: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """Ours: the openai client, a thread for each stream."""
-
-    name: str = "probe"
-
-    def run(
-        self, url: str, model: str, prompts: Sequence[str], concurrency: int, output_tokens: int
-    ) -> Load:
-        server = Server(
-            url=url,
-            model=model,
-            log=Path(os.devnull),
-            ready_after_s=0.0,
-            pid=os.getpid(),
-            argv=(),
-            started_ticks=0,
-        )
-        return closed_loop(
-            server,
-            prompts,
-            concurrency=concurrency,
-            max_tokens=output_tokens,
-            deadline_s=DEADLINE_S,
-        )
-
-
-INSTRUMENTS: Final[tuple[Instrument, ...]] = (Probe(),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +74,7 @@ class Step:
 # A large model's pace for the errors; a small and fast one's for the reach, so that it has an end.
 ERRORS_AT: Final = Pace(first_s=0.1, gap_s=0.02, output_tokens=32)
 REACH_AT: Final = Pace(first_s=0.05, gap_s=0.01, output_tokens=16)
-ERRORS: Final = tuple(
-    Step("errors", ERRORS_AT, streams, requests)
-    for streams, requests in ((1, 32), (8, 96), (32, 192))
-)
+ERRORS: Final = tuple(Step("errors", ERRORS_AT, *asked) for asked in ((1, 32), (8, 96), (32, 192)))
 REACH: Final = tuple(
     Step("reach", REACH_AT, streams, max(32, 6 * streams))
     for streams in (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -149,22 +106,15 @@ class Outcome:
             "miscounted": self.miscounted,
             "requests_per_s": self.load.requests_per_s,
             "error_s": {name: spread(self.errors, name) for name in SHOWN},
-            "median_share": {name: self.share(name) for name in SHOWN if name != "late_s"},
+            "median_share": {name: self.share(name) for name in JUDGED},
         }
-
-
-SHOWN: Final = ("ttft_s", "bare_s", "tpot_s", "late_s")
 
 
 def run(instrument: Instrument, step: Step) -> Outcome:
     """One loop against a server of its own; the first requests warm the instrument, unmeasured."""
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        clock(Path(directory), *step.pace.options()) as (
-            server,
-            log,
-        ),
-    ):
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server, log = stack.enter_context(clock(directory, *step.pace.options()))
         few, tokens = max(2, step.concurrency), step.pace.output_tokens
         warm = [f"warm-up {index}" for index in range(few)]
         instrument.run(server.url, server.model, warm, step.concurrency, 2)
@@ -190,7 +140,7 @@ def sustained(outcomes: Sequence[Outcome], name: str) -> Mapping[str, float | bo
 
 
 def measure(instrument: Instrument) -> tuple[list[Outcome], list[Outcome]]:
-    """(errors, reach) of one; steps of the reach after both errors have passed are left out."""
+    """(errors, reach) of one; steps of the reach after every error has passed are left out."""
     began_s, due_s = time.monotonic(), 0.0
     total_s = sum(step.expected_s for step in (*ERRORS, *REACH))
     errors: list[Outcome] = []
@@ -203,7 +153,7 @@ def measure(instrument: Instrument) -> tuple[list[Outcome], list[Outcome]]:
         outcome = run(instrument, step)
         (errors if step.kind == "errors" else reach).append(outcome)
         due_s += step.expected_s
-        shares = outcome.share("ttft_s"), outcome.share("tpot_s")
+        shares = [outcome.share(name) for name in JUDGED]
         if step.kind == "reach" and all(share is None or share > LIMIT for share in shares):
             break
     return errors, reach
@@ -224,7 +174,7 @@ def markdown(measured: Mapping[str, tuple[list[Outcome], list[Outcome]]]) -> lis
     lines += ["", f"| instrument | TTFT within {LIMIT:.0%} up to | without its own time | TPOT |"]
     lines.append("|---|---|---|---|")
     for name, (_, reach) in measured.items():
-        rates = [_rate(sustained(reach, key)) for key in ("ttft_s", "bare_s", "tpot_s")]
+        rates = [_rate(sustained(reach, key)) for key in JUDGED]
         lines.append(f"| {name} | {' | '.join(rates)} |")
     return lines
 
@@ -272,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             name: {
                 "errors": [one.to_json() for one in errors],
                 "reach": [one.to_json() for one in reach],
-                "sustained": {key: sustained(reach, key) for key in SHOWN if key != "late_s"},
+                "sustained": {key: sustained(reach, key) for key in JUDGED},
             }
             for name, (errors, reach) in measured.items()
         }
