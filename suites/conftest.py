@@ -168,7 +168,7 @@ def prerequisites(
             # A custom command has no version to tell its answers by: it is scored anew.
             facts, corpus = _facts(state), request.getfixturevalue("corpus")
             key = reference_key({**facts, "corpus": corpus.digest})
-            tasks_key = reference_key({**facts, "tasks": [repr(task) for task in questions]})
+            tasks_key = reference_key({**facts, "tasks": [task.digest for task in questions]})
             baseline.scores = load(_folder(), key)
             baseline.right = load_answers(_folder(), tasks_key)
         settings = state.settings

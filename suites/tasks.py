@@ -11,6 +11,7 @@ The same seed gives the same questions everywhere; pictures are drawn with integ
 
 from __future__ import annotations
 
+import hashlib
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -118,6 +119,12 @@ class Task:
     def image(self) -> bytes | None:
         """The picture as PNG."""
         return None if self.picture is None else png(self.picture)
+
+    @property
+    def digest(self) -> str:
+        """Of all that is asked, the picture's every pixel, and what is taken for right."""
+        said = f"{self.question}\0{self.answer}\0".encode()
+        return hashlib.sha256(said + (self.image or b"")).hexdigest()
 
     @property
     def prompt(self) -> str:

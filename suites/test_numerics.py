@@ -14,7 +14,8 @@ from fixtures.independent import score as score_independently
 from fixtures.matrix import Cell, Matrix
 from fixtures.reference import Scores
 from fixtures.running import cause_in
-from fixtures.serving.client import Scored, Unscorable, greedy
+from fixtures.serving.client import Scored, Unscorable
+from fixtures.serving.scoring import write
 from fixtures.serving.server import Server
 from reports.equivalence import Flips, paired
 from reports.record import RecordEvidence, RecordRow
@@ -326,8 +327,8 @@ def test_no_repeated_token(
     texts = [document.text for document in documents if document.image is None][:GREEDY_PROMPTS]
     rows = Rows(record, cell.id)
     runs = []
-    for text in texts:
-        written = greedy(measured, text, n=GREEDY_TOKENS)
+    found = write(measured, texts, tokens=GREEDY_TOKENS, past_end=True, concurrency=GREEDY_PROMPTS)
+    for written in found:
         if isinstance(written, Unscorable):
             rows.add("numerics/longest_repeat", "failed", reason=written.reason)
             rows.settle()

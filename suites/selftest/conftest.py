@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from suites.selftest.runs import (
     ROOT,
 )
+from suites.selftest.stubbed import Start, stubs
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +36,13 @@ def deployments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("budgets") / "deployments.toml"
     file.write_text("\n".join(lines))
     return file
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Stubs by their properties, each started once in a module."""
+    with stubs(lambda: tmp_path_factory.mktemp("model")) as started:
+        yield started
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,24 +1,35 @@
 """Launches of the stub, and the small checkpoints that it is asked to serve."""
 
+import base64
 import json
 import os
 import re
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from fixtures.serving import probe
 from fixtures.serving import server as server_module
-from fixtures.serving.server import Deadlines, Launch, Server
+from fixtures.serving.server import Deadlines, Launch, Server, launch
 from fixtures.serving.watched import Watched
 
 STUB = Path(__file__).parent / "stub_server.py"
 COMMAND = (sys.executable, str(STUB))
 # Ample, for machines that are busy: only tests of a deadline wait for one.
 DEADLINES = Deadlines(start_s=60.0, silence_s=60.0, canary_s=30.0, stop_s=0.5)
+TEXT = "The quick brown fox jumps over the lazy dog; then it does so again."
+
+Start = Callable[..., Server]
+
+
+def image(seed: int) -> list[dict[str, object]]:
+    """A chat about a picture, another for each seed."""
+    uri = f"data:image/png;base64,{base64.b64encode(bytes([seed])).decode()}"
+    picture = {"type": "image_url", "image_url": {"url": uri}}
+    return [{"role": "user", "content": [picture, {"type": "text", "text": "What is this?"}]}]
 
 
 def write_model(directory: Path, *, width: int, heads: int = 16, kind: str | None = None) -> Path:
@@ -116,3 +127,29 @@ def unproven_stub(wanted: Launch) -> Iterator[Server]:
         )
     finally:
         watched.stop()
+
+
+@contextmanager
+def stubs(directory: Callable[[], Path]) -> Iterator[Start]:
+    """Stubs by their properties, each started once; `directory` makes a new one."""
+    servers: dict[object, Server] = {}
+    with ExitStack() as stack:
+
+        def started(
+            *behaviours: str,
+            width: int = 1024,
+            tp: int = 1,
+            kind: str | None = None,
+            options: tuple[str, ...] = (),
+        ) -> Server:
+            key = (behaviours, width, tp, kind, options)
+            if key not in servers:
+                model = write_model(directory() / "model", width=width, kind=kind)
+                wanted = stub_launch(model, *behaviours, tp=tp, options=options)
+                begin = unproven_stub if "nan" in behaviours else launch
+                outcome = stack.enter_context(begin(wanted))
+                assert isinstance(outcome, Server), outcome
+                servers[key] = outcome
+            return servers[key]
+
+        yield started

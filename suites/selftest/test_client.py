@@ -1,53 +1,19 @@
-import base64
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 
 import pytest
 
 from fixtures.errors import ServingError
 from fixtures.serving.client import (
-    Greedy,
     Scored,
     ScoreError,
     Unscorable,
-    greedy,
     read_scores,
     tokenize,
 )
-from fixtures.serving.scoring import Request, score, score_chat, score_text
-from fixtures.serving.server import Server, launch
-from suites.selftest.stubbed import stub_launch, unproven_stub, write_model
-
-TEXT = "The quick brown fox jumps over the lazy dog; then it does so again."
-Start = Callable[..., Server]
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Stubs by their properties, each started once."""
-    servers: dict[object, Server] = {}
-    with ExitStack() as stack:
-
-        def started(
-            *behaviours: str,
-            width: int = 1024,
-            tp: int = 1,
-            kind: str | None = None,
-            options: tuple[str, ...] = (),
-        ) -> Server:
-            key = (behaviours, width, tp, kind, options)
-            if key not in servers:
-                directory = tmp_path_factory.mktemp("model") / "model"
-                model = write_model(directory, width=width, kind=kind)
-                wanted = stub_launch(model, *behaviours, tp=tp, options=options)
-                begin = unproven_stub if "nan" in behaviours else launch
-                outcome = stack.enter_context(begin(wanted))
-                assert isinstance(outcome, Server), outcome
-                servers[key] = outcome
-            return servers[key]
-
-        yield started
+from fixtures.serving.scoring import Request, Written, score, score_chat, score_text, write
+from fixtures.serving.server import Server
+from suites.selftest.stubbed import TEXT, Start, image
 
 
 def scored(server: Server, prompt: str | Sequence[int] = TEXT) -> Scored:
@@ -56,15 +22,15 @@ def scored(server: Server, prompt: str | Sequence[int] = TEXT) -> Scored:
     return result
 
 
+def greedy(server: Server, tokens: int) -> Written:
+    (written,) = write(server, [TEXT], tokens=tokens, past_end=True)
+    assert isinstance(written, Written), written
+    return written
+
+
 def rms_nat(left: Scored, right: Scored) -> float:
     pairs = zip(left.positions, right.positions, strict=True)
     return math.sqrt(sum((a.logprob - b.logprob) ** 2 for a, b in pairs) / len(left.positions))
-
-
-def image(seed: int) -> list[dict[str, object]]:
-    uri = f"data:image/png;base64,{base64.b64encode(bytes([seed])).decode()}"
-    picture = {"type": "image_url", "image_url": {"url": uri}}
-    return [{"role": "user", "content": [picture, {"type": "text", "text": "What is this?"}]}]
 
 
 # ------------------------------------------------------------------ scores
@@ -129,8 +95,7 @@ def test_a_path_is_decoded_as_it_was_prefilled(start: Start) -> None:
 
 def test_where_no_path_can_be_forced_scores_end_where_it_is_left(start: Start) -> None:
     server = start("no-path")
-    greedily = greedy(server, tokenize(server, TEXT), n=4)
-    assert isinstance(greedily, Greedy)
+    greedily = greedy(server, 4)
     begun = [*tokenize(server, TEXT), *greedily.token_ids]
     strayed = [*begun[:-2], begun[-2] ^ 1, begun[-1]]
     assert len(decoded(server, begun, len(TEXT)).positions) == 4
@@ -197,10 +162,8 @@ def test_a_request_that_is_our_mistake_raises(start: Start) -> None:
 
 
 def test_greedy_text_is_the_same_twice_and_a_stuck_server_shows(start: Start) -> None:
-    healthy = greedy(start(), TEXT, n=12)
-    assert isinstance(healthy, Greedy)
-    assert healthy == greedy(start(), TEXT, n=12)
+    healthy = greedy(start(), 12)
+    assert healthy == greedy(start(), 12)
     assert len(set(healthy.token_ids)) > 6
-    stuck = greedy(start("repeat"), TEXT, n=12)
-    assert isinstance(stuck, Greedy)
+    stuck = greedy(start("repeat"), 12)
     assert (stuck.text, set(stuck.token_ids)) == ("!" * 12, {ord("!")})

@@ -30,6 +30,8 @@ LAYERS = {
     "fixtures.layer_rules": PURE,
     "fixtures.objections": PURE,
     "fixtures.share": PURE,
+    "fixtures.load.instrument": EFFECTS,
+    "fixtures.load.prompts": PURE,
     "fixtures.load.streams": PURE,
     "fixtures.loaders": PURE,
     "fixtures.memory": PURE,

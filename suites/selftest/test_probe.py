@@ -1,53 +1,11 @@
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-
 import pytest
 
 from fixtures.load.probe import closed_loop, stream, stream_chat
 from fixtures.load.streams import Load, Stream
 from fixtures.serving.scoring import score_text
-from fixtures.serving.server import Server, launch
-from suites.selftest.stubbed import stub_launch, unproven_stub, write_model
-
-TEXT = "The quick brown fox jumps over the lazy dog; then it does so again."
-Start = Callable[..., Server]
-
-
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Stubs by their properties, each started once."""
-    servers: dict[object, Server] = {}
-    with ExitStack() as stack:
-
-        def started(
-            *behaviours: str,
-            width: int = 1024,
-            tp: int = 1,
-            kind: str | None = None,
-            options: tuple[str, ...] = (),
-        ) -> Server:
-            key = (behaviours, width, tp, kind, options)
-            if key not in servers:
-                directory = tmp_path_factory.mktemp("model") / "model"
-                model = write_model(directory, width=width, kind=kind)
-                wanted = stub_launch(model, *behaviours, tp=tp, options=options)
-                begin = unproven_stub if "nan" in behaviours else launch
-                outcome = stack.enter_context(begin(wanted))
-                assert isinstance(outcome, Server), outcome
-                servers[key] = outcome
-            return servers[key]
-
-        yield started
-
-
-def image(seed: int) -> list[dict[str, object]]:
-    uri = f"data:image/png;base64,{base64.b64encode(bytes([seed])).decode()}"
-    picture = {"type": "image_url", "image_url": {"url": uri}}
-    return [{"role": "user", "content": [picture, {"type": "text", "text": "What is this?"}]}]
-
+from suites.selftest.stubbed import TEXT, Start, image
 
 # ------------------------------------------------------------------ streams
 

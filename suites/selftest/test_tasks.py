@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 
@@ -44,6 +45,15 @@ def test_the_same_seed_asks_the_same_everywhere() -> None:
     assert digest((*TEXTS, *IMAGES)) == DIGEST
     assert text_tasks(350, 1) == TEXTS
     assert digest(image_tasks(9, 1)) == digest(IMAGES[:9]) != digest(image_tasks(9, 2))
+
+
+def test_one_pixel_makes_another_digest() -> None:
+    task = IMAGES[0]
+    assert task.picture is not None
+    changed = task.picture.copy()
+    changed[11, 11, 0] ^= 1
+    other = dataclasses.replace(task, picture=changed)
+    assert task.digest == image_tasks(150, 1)[0].digest != other.digest
 
 
 def test_there_are_enough_of_every_family_and_no_two_of_one_name() -> None:
