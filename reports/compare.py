@@ -28,6 +28,7 @@ from typing import Literal, get_args
 
 from reports.html import render_page
 from reports.matrix import OUTCOME_WORDS, aligned, number_text, observed_text
+from reports.paired import margin_of
 from reports.record import JsonObject, ReportError, Row, Run, read_report, write_atomically
 
 Verdict = Literal[
@@ -63,13 +64,6 @@ CONDITIONS: tuple[tuple[str, Callable[[JsonObject], object], frozenset[str] | No
     ("GPU driver", lambda h: _of_gpus(h, "driver"), TIMING),
 )
 
-# By a part of the claim's name, first match: how far apart is still the same, as a fraction.
-MARGINS: tuple[tuple[str, float], ...] = (
-    ("throughput/", 0.03),
-    ("tpot", 0.03),
-    ("ttft", 0.05),
-    ("latency/", 0.05),
-)
 # Numerics sit near zero, where a fraction of the value is a fraction of noise. Their scale is
 # the limit: a twentieth of it is a change nobody's deployment depends on.
 NUMERICS_MARGIN_OF_LIMIT = 0.05
@@ -239,8 +233,7 @@ def _margin(row: Row, old_value: float) -> float:
     """How far apart is still the same, in the row's unit."""
     if row.claim.split("/")[0] in NUMERICS:
         return NUMERICS_MARGIN_OF_LIMIT * abs(row.limit or 0)
-    fractions = [fraction for part, fraction in MARGINS if part in row.claim]
-    return fractions[0] * abs(old_value) if fractions else 0.0
+    return (margin_of(row.claim) or 0.0) * abs(old_value)
 
 
 def _percent(old: float, new: float) -> str:

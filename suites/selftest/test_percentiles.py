@@ -62,6 +62,19 @@ def test_the_search_finds_what_counting_up_finds(q: str, confidence: str, misses
     assert requests_needed(float(q), float(confidence), misses) == slow
 
 
+@pytest.mark.parametrize(
+    ("q", "confidence", "misses", "n"), [("0.4", "0.936", 0, 3), ("0.1", "0.81", 1, 2)]
+)
+def test_a_rule_that_is_met_exactly_is_met(q: str, confidence: str, misses: int, n: int) -> None:
+    assert chance_of_at_most(misses, n, Fraction(q)) == 1 - Fraction(confidence)
+    assert requests_needed(float(q), float(confidence), misses) == n
+
+
+def test_p55_of_a_hundred_is_the_55th_although_floating_point_says_more() -> None:
+    assert math.ceil(0.55 * 100) == 56
+    assert percentile(np.arange(1.0, 101.0), 0, 0.55, 0.95).value == 55
+
+
 @pytest.mark.parametrize("n", [1, 20, 43, 44, 63, 64, 200])
 def test_allowed_and_failing_misses_are_those_of_exact_sums(n: int) -> None:
     q, risk = Fraction("0.9"), Fraction("0.01")
