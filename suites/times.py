@@ -144,8 +144,8 @@ def expect_floor(
     """A rate against its floor. One loop is one sample: it has no interval, and is judged as it
     stands; `--repeats` gives it one."""
     if value is None:
-        reason = "no request was answered, so there is no rate"
-        rows.add(claim, "not_run" if limit is None else "failed", reason=reason)
+        silent = "no request was answered, so there is no rate"
+        rows.add(claim, "not_run" if limit is None else "failed", reason=silent)
         return
     outcome: Outcome = "passed" if limit is None or value >= limit else "failed"
     reason: str | None = RECORDED if limit is None else None
