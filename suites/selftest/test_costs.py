@@ -108,6 +108,11 @@ def test_padding_is_what_the_original_would_not_hold() -> None:
     assert found["padded-tp4"].beyond.note == "as at tp 1"
 
 
+def test_padding_is_held_against_the_original_at_the_nearest_size() -> None:
+    cost = by_cell(timed_run(original_tp2=(0.1, 0.03, 90.0, 30.0)))["padded-tp4"]
+    assert (cost.beyond.value, cost.beyond.note) == (pytest.approx(10 / 40), "as at tp 2")
+
+
 def test_what_is_missing_is_a_dash_with_its_reason_and_never_zero() -> None:
     lines = {cost.cell.name: (cost, figures) for cost, figures in shown(timed_run()).lines}
     cost, refused = lines["original-tp2"]
@@ -186,6 +191,9 @@ def test_pipeline_stages_are_ranks_too() -> None:
     assert (cost.size, cost.ranks) == ("pp 2", 2)
     assert cost.efficiency.value == pytest.approx(90.0 / (2 * 100.0))
     assert ">pp 2</text>" in render(run)
+    # The sentence is about tensor parallelism.
+    staged = [a_row(**{**row.to_json(), "cell": "padded-pp8"}) for row in stages]
+    assert "padded: tp 4 gives 1.3 times" in shown(timed_run(more=staged)).told
 
 
 def test_the_picture_is_each_figure_over_one_cells() -> None:
