@@ -33,6 +33,7 @@ from reports.telling import Record, fault_text, in_order, number, threshold_of
 
 # More of them touch each other, and each is 150 bytes of the page.
 MOST_DOTS = 500
+IDEAL_DASHES = [1, 4]
 
 
 def position_chart(records: Sequence[Record]) -> JsonObject:
@@ -243,6 +244,70 @@ def detection_chart(records: Sequence[Record]) -> JsonObject:
         limits.transform_filter("isValid(datum.limit)"), points.transform_filter("isValid(datum.x)")
     )
     return with_marks(finished(chart.properties(width=230, height=alt.Step(20))), marks)
+
+
+def scaling_chart(records: Sequence[Record], base_ranks: int) -> JsonObject:
+    """Figures over those of one cell, against ranks, both in doublings: a panel for each.
+
+    Cells with pipeline stages are points by themselves, named by their size. `ideal` is what equal
+    parts would bring, of the panel's slope.
+    """
+    ratios = [number(r, "ratio") or 0.0 for r in records]
+    if min(ratios, default=0.0) <= 0:
+        raise UndrawableError("there is no ratio, or one that is not above 0")
+    marks: list[Mark] = []
+    for record, ratio in zip(records, ratios, strict=True):
+        size = str(record["size"])
+        mark: Mark = {"x": math.log2(number(record, "ranks") or 1), "y": math.log2(ratio)}
+        mark |= {"stratum": str(record["what"]), "series": str(record["variant"])}
+        marks.append(mark | ({"label": size} if "pp" in size else {}))
+    variants = in_order(mark["series"] for mark in marks)
+    ranks = [mark["x"] for mark in marks]
+    first, last = math.floor(min(ranks)), max(math.ceil(max(ranks)), math.floor(min(ranks)) + 1)
+    for panel in in_order(mark["stratum"] for mark in marks):
+        slope = next(number(r, "slope") or 0 for r in records if str(r["what"]) == panel)
+        marks += [
+            {"stratum": panel, "x": x, "ideal": slope * (x - math.log2(base_ranks))}
+            for x in (float(first), float(last))
+        ]
+    heights = [mark["y"] if "y" in mark else mark["ideal"] for mark in marks]
+    low, high = math.floor(min(heights)), max(math.ceil(max(heights)), math.floor(min(heights)) + 1)
+    series = tuple(variants)
+    return with_marks(_scaling_look(series, (first, last), (low, high), strata_of(marks)), marks)
+
+
+@cache
+def _scaling_look(
+    series: tuple[str, ...],
+    ranks: tuple[int, int],
+    heights: tuple[int, int],
+    strata: tuple[str, ...],
+) -> JsonObject:
+    def axis(ends: tuple[int, int], text: str, **changes: bool) -> alt.Axis:
+        step = math.ceil((ends[1] - ends[0]) / 6)
+        ticks = range(ends[0], ends[1] + 1, step)
+        named = {n: f"{2**n}" if n >= 0 else f"1/{2**-n}" for n in ticks}
+        return tick_axis({float(n): f"{named[n]}{text}" for n in ticks}, **changes)
+
+    x_scale, y_scale = (alt.Scale(domain=list(ends), nice=False) for ends in (ranks, heights))
+    x = alt.X("x:Q", title=None, axis=axis(ranks, "", grid=False), scale=x_scale)
+    y = alt.Y("y:Q", title=None, axis=axis(heights, "×"), scale=y_scale)
+    drawn = lines(x, y, series)
+    ideal = drawn.transform_filter("isValid(datum.ideal)").encode(
+        y=alt.Y("ideal:Q", scale=y_scale),
+        color=alt.value("var(--muted)"),
+        strokeDash=alt.value(IDEAL_DASHES),
+    )
+    known = drawn.transform_filter("isValid(datum.y)")
+    along = known.transform_filter("!isValid(datum.label)")
+    dots = along.mark_point(filled=True, size=26, opacity=1)
+    staged = known.transform_filter("isValid(datum.label)")
+    points = staged.mark_point(size=30, opacity=1)
+    names = staged.mark_text(align="left", dx=6, fontSize=9).encode(text="label:N")
+    album = panels(alt.layer(ideal, along, dots, points, names), strata, x_title="ranks: tp × pp")
+    named = legend(series)
+    named["legend"].append(("ideal", "var(--muted)", " ".join(map(str, IDEAL_DASHES))))
+    return album | {"usermeta": named}
 
 
 def _round_above(value: float) -> float:

@@ -17,6 +17,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from reports.costs import costs
 from reports.matrix import (
     AS_PLANNED,
     OUTCOME_WORDS,
@@ -211,6 +212,7 @@ def render(run: Run) -> str:
         columns=columns,
         body=body,
         cells=cells,
+        costs=costs(run, judged_cells(run)),
         gallery=gallery(run, cells),
         states_detectable=any(row.detectable is not None for row in run.rows),
         counts=_counts(run),

@@ -128,7 +128,7 @@ def gallery(run: Run, cells: Sequence[Cell]) -> Gallery | None:
     """Everything there is to show; None where the run kept no evidence."""
     if not run.evidence:
         return None
-    charts, problem = _renderer()
+    charts, problem = renderer()
     by_cell: dict[str, list[Evidence]] = {}
     for evidence in run.evidence:
         by_cell.setdefault(evidence.cell, []).append(evidence)
@@ -155,7 +155,7 @@ def gallery(run: Run, cells: Sequence[Cell]) -> Gallery | None:
     return Gallery(tuple(of_run), shown, problem)
 
 
-def _renderer() -> tuple[Renderer | None, str | None]:
+def renderer() -> tuple[Renderer | None, str | None]:
     """What draws a chart by its name, or why nothing does."""
     try:
         from reports import charts
