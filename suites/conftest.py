@@ -174,7 +174,8 @@ def gauge(state: State, documents: tuple[Document, ...]) -> Iterator[Gauge]:
         if state.command is None and installed():
             log = state.reports / "logs" / "bench.log"
             instrument = stack.enter_context(Bench(log, folder))
-        yield Gauge(instrument, documents, folder, state.say)
+        machine = state.settings.machine
+        yield Gauge(instrument, documents, folder, state.say, machine.margins, machine.limits)
 
 
 @pytest.fixture(scope="session")

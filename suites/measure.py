@@ -37,6 +37,8 @@ from fixtures.load.probe import probe
 from fixtures.load.probe_load import asked_of
 from fixtures.load.prompts import Prompt
 from fixtures.load.streams import Load, Stream
+from fixtures.serving.conditions import Limits
+from fixtures.serving.observing import observe
 from fixtures.serving.server import Server
 from suites.corpus import Document
 from suites.pace import Pace, Say
@@ -80,6 +82,7 @@ class Gauge:
     raw: Path
     say: Say | None
     margins: Margins
+    limits: Limits
 
     def latency(
         self, server: Server, budget: LatencyBudget, tag: str, rounds: Rounds = one_by_one
@@ -157,10 +160,13 @@ class Gauge:
         self, server: Server, label: str, instrument: str, send: Callable[[], Load]
     ) -> Block:
         reset_caches(server)
-        load, told, untold = _counted(server, send)
+        with observe(limits=self.limits) as observed:
+            load, told, untold = _counted(server, send)
         doubts = [] if told is None else disagreements(told, load, self.margins)
+        if (verdict := observed.verdict()) is not None:
+            doubts.append(verdict)
         block = Block(load, instrument, told, untold, tuple(doubts))
-        _write(self.raw / server.model / f"{label}.json", block)
+        _write(self.raw / server.model / f"{label}.json", block, observed.to_json())
         return block
 
 
@@ -188,9 +194,10 @@ def _counted(server: Server, send: Callable[[], Load]) -> tuple[Load, Told | Non
         return load, None, str(error)
 
 
-def _write(path: Path, block: Block) -> None:
+def _write(path: Path, block: Block, machine: dict[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(block)) + "\n", encoding="utf-8")
+    content = {**asdict(block), "machine": machine}
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def prompts(
