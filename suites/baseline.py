@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any, Final
 
 from fixtures.errors import ServingError
-from fixtures.load.streams import Load, Stream
 from fixtures.reference import Scores
 from fixtures.serving.client import Scored, Unscorable
 from fixtures.serving.scoring import Request, score
 from fixtures.serving.server import Server
 from suites.corpus import Document
+from suites.measure import Blocks
 from suites.pace import Pace, Say
 
 DECODED: Final = "/decode"  # after a document's id: its end, decoded token by token
@@ -32,8 +32,8 @@ class Baseline:
 
     scores: Scores | None = None
     right: Mapping[str, bool] | None = None  # task → was it answered rightly?
-    latency: list[Stream] | None = None
-    throughput: Load | None = None
+    latency: Blocks | None = None
+    throughput: Blocks | None = None
     broken: str | None = None
     by_cell: dict[str, Scores] = field(default_factory=dict)
     unscorable: dict[str, str] = field(default_factory=dict)  # cell → why it has no scores

@@ -9,25 +9,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from fixtures.budgets import METRICS, TimeBudgets, quantile
 from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.errors import InputError, ShardproofError
+from fixtures.load.bench import Bench, installed
+from fixtures.load.instrument import Instrument
+from fixtures.load.probe_load import ProbeLoad
 from fixtures.matrix import Cell, Matrix
 from fixtures.miniature import cache_root
 from fixtures.plugin import SUITES, State, selected, state_of
 from fixtures.reference import load, load_answers, reference_key, store, store_answers
 from fixtures.running import Servers
 from fixtures.serving.server import Server, server_environment
+from reports.percentiles import impossible
 from suites.agreement import lines, tally
 from suites.answers import answered, tasks
 from suites.baseline import Baseline, score_corpus
 from suites.calibration import Null, document, proposed
 from suites.corpus import Corpus, Document, read_corpus
 from suites.figures import figures
-from suites.measure import measure_latency, measure_throughput
+from suites.measure import Gauge
 from suites.pace import Say
 from suites.tasks import Task
 
@@ -59,8 +65,27 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if any(selected(session, suite) for suite in SUITES):  # the report's header names it too
         try:
             asked(session.config)
+            _require_possible(session)
         except InputError as error:
             raise pytest.UsageError(str(error)) from error
+
+
+def _require_possible(session: pytest.Session) -> None:
+    """A budget that cannot pass from so many requests is refused before a server starts."""
+    state = state_of(session.config)
+    for suite in ("latency", "throughput"):
+        for cell in selected(session, suite):
+            settings = state.settings_of(cell)
+            tables: dict[str, tuple[TimeBudgets, int]] = {
+                "latency": (settings.latency, settings.latency.requests),
+                "throughput": (settings.throughput, settings.throughput.poisson_requests),
+            }
+            budgets, requests = tables[suite]
+            for metric in METRICS:
+                for name in budgets.limits(metric):
+                    said = impossible(quantile(name), budgets.confidence, requests)
+                    if said is not None:
+                        raise InputError(f"{cell.id}: {suite}.{metric}_s.{name}: {said}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -140,6 +165,19 @@ def calibration(state: State, corpus: Corpus) -> Iterator[list[Null]]:
 
 
 @pytest.fixture(scope="session")
+def gauge(state: State, documents: tuple[Document, ...]) -> Iterator[Gauge]:
+    """Takes latency and throughput; raw samples and vLLM's own results go beside the report."""
+    folder = state.reports / "loads"
+    with ExitStack() as stack:
+        instrument: Instrument = ProbeLoad()
+        # A custom command is asked by what is installed here in any case; vLLM's benchmark is not.
+        if state.command is None and installed():
+            log = state.reports / "logs" / "bench.log"
+            instrument = stack.enter_context(Bench(log, folder))
+        yield Gauge(instrument, documents, folder, state.say)
+
+
+@pytest.fixture(scope="session")
 def prerequisites(
     request: pytest.FixtureRequest, servers: Servers, state: State, baseline: Baseline
 ) -> Callable[[], None]:
@@ -178,7 +216,9 @@ def prerequisites(
                 or settings.latency.tpot_p50_ratio
                 or settings.latency.e2e_p50_ratio
             ),
-            "throughput": bool(settings.throughput.output_tokens_ratio),
+            "throughput": bool(
+                settings.throughput.output_tokens_ratio or settings.throughput.scaling_efficiency
+            ),
         }
         timed = [suite for suite in compared if wanted[suite] and compared[suite]]
         known = baseline.scores is not None and baseline.right is not None
@@ -201,13 +241,14 @@ def prerequisites(
             baseline.right = answered(running.server, questions, state.say)
             if tasks_key is not None:
                 store_answers(_folder(), tasks_key, baseline.right)
-        texts = request.getfixturevalue("corpus").texts if timed else ()
-        if "latency" in timed:
-            baseline.latency = measure_latency(running.server, texts, settings.latency, "base-l")
-        if "throughput" in timed:
-            baseline.throughput = measure_throughput(
-                running.server, texts, settings.throughput, "base-t"
-            )
+        if timed:
+            gauge: Gauge = request.getfixturevalue("gauge")
+            if "latency" in timed:
+                baseline.latency = gauge.latency(running.server, settings.latency, "base-l")
+            if "throughput" in timed:
+                baseline.throughput = gauge.throughput(
+                    running.server, settings.throughput, "base-t"
+                )
 
     return measure
 

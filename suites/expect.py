@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +17,7 @@ from fixtures.capacity import SPACE_VARIABLE, Unpredicted, capacity
 from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.coverage import Coverage
 from fixtures.deployment import PlatformSettings
-from fixtures.load.streams import Stream
-from fixtures.running import Running, cause_in
+from fixtures.running import Running
 from reports.equivalence import Flips
 from reports.record import Outcome, RecordRow, Row
 from reports.statistics import Interval, verdict_lower, verdict_upper
@@ -337,66 +335,3 @@ def expect_caught(
             reason="planned to answer wrongly; the difference must exceed the limit of a good cell",
         )
     rows.settle()
-
-
-# ------------------------------------------------------- latency, throughput
-
-
-def expect_within(
-    rows: Rows,
-    claim: str,
-    interval: Interval,
-    limit: float | None,
-    *,
-    unit: str,
-    definition: str,
-    floor: bool = False,
-    advice: str = "",
-) -> None:
-    """One measured number against a ceiling or a floor; without a budget it is only recorded.
-
-    A single sample (n = 1) has no interval, and is judged as it stands.
-    """
-    outcome: Outcome
-    if limit is None:
-        outcome = "passed"
-    elif interval.n == 1:
-        met = interval.value >= limit if floor else interval.value <= limit
-        outcome = "passed" if met else "failed"
-    else:
-        outcome = (verdict_lower if floor else verdict_upper)(interval, limit)
-    if outcome == "inconclusive":
-        advice = "The interval straddles the budget: more requests would decide"
-    rows.add_measured(
-        claim,
-        outcome,
-        interval,
-        limit,
-        unit=unit,
-        better="higher" if floor else "lower",
-        definition=definition,
-        advice=advice,
-    )
-
-
-def expect_answered(rows: Rows, claim: str, streams: Sequence[Stream], log: Path) -> None:
-    """Every request got a whole answer in time; the first that did not says why."""
-    failed = [stream for stream in streams if stream.error is not None]
-    rows.add(
-        claim,
-        "failed" if failed else "passed",
-        value=float(len(failed)),
-        unit="request",
-        n=len(streams),
-        limit=0.0,
-        better="lower",
-        definition="requests without a complete answer before the deadline; v1",
-        reason=failed[0].error if failed else None,
-        advice=cause_in(log) if failed else "",
-    )
-
-
-def expect_baseline(rows: Rows, claim: str, limit: float | None) -> None:
-    """A ratio with a limit needs the baseline it is a ratio to; a missing one is not a pass."""
-    if limit is not None:
-        rows.add(claim, "failed", reason="original-tp1 was not measured, so there is no ratio")

@@ -1,69 +1,228 @@
-"""How latency and throughput are taken: which prompts, how many, what warms the server up first.
+"""How times are taken: which prompts, what warms the server up, and whether to believe the clock.
 
-Prompts of the warm-up are not among the measured ones. Requests that fail are kept: as misses.
+A *block* is one load on one server. Around it the caches are emptied, the server's own counters are
+read, and the machine is watched; what of that contradicts the client's times is a *doubt*, and a
+block with doubts is invalid, not slow. Prompts of the warm-up are not among the measured ones, and
+no two blocks share a beginning. Requests that fail are kept: as misses. Raw samples are written as
+they come, so that what was measured outlives whatever ends the run.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TypeAlias
+from pathlib import Path
+from time import monotonic
+from typing import Final, TypeAlias
 
-from fixtures.deployment import LatencyBudget, ThroughputBudget
-from fixtures.load.probe import closed_loop, stream
+from PIL import Image
+
+from fixtures.budgets import LatencyBudget, ThroughputBudget
+from fixtures.errors import ServingError
+from fixtures.load.instrument import Arrivals, Instrument
+from fixtures.load.metrics import (
+    Snapshot,
+    between,
+    disagreements,
+    read_metrics,
+    reset_caches,
+    settled,
+)
+from fixtures.load.probe import probe
+from fixtures.load.probe_load import asked_of
+from fixtures.load.prompts import Prompt
 from fixtures.load.streams import Load, Stream
 from fixtures.serving.server import Server
 from suites.corpus import Document
+from suites.pace import Pace, Say
 
-Ask: TypeAlias = Callable[[str], Stream]
-Rounds: TypeAlias = Callable[[Ask, Sequence[str]], list[Stream]]
+SHORT: Final = 400  # characters of a document that makes a prompt
+WARMUPS: Final = 2
+REQUEST_S: Final = 300.0
 
-WARMUPS = 2
-DEADLINE_S = 600.0
+Ask: TypeAlias = Callable[[Prompt], Stream]
+Rounds: TypeAlias = Callable[[Ask, Sequence[Prompt]], list[Stream]]
+Blocks: TypeAlias = dict[str, "Block"]
 
 
-def one_by_one(ask: Ask, measured: Sequence[str]) -> list[Stream]:
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What came of one load: `doubts` say why its times are not to be believed."""
+
+    load: Load
+    instrument: str
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def doubt(self) -> str | None:
+        """All doubts in words."""
+        return "; ".join(self.doubts) or None
+
+
+def one_by_one(ask: Ask, measured: Sequence[Prompt]) -> list[Stream]:
     """Ask each prompt in turn."""
     return [ask(prompt) for prompt in measured]
 
 
-def prompts(texts: Sequence[Document], count: int, block: str) -> tuple[list[str], list[str]]:
-    """(warm-up prompts, `count` measured ones): short documents, no two blocks sharing a beginning.
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """Takes blocks on whatever server it is given. `raw` is the folder for samples."""
 
-    A prompt seen before would be answered from the prefix cache. Block names are equally long.
+    instrument: Instrument
+    documents: tuple[Document, ...]
+    raw: Path
+    say: Say | None
+
+    def latency(
+        self, server: Server, budget: LatencyBudget, tag: str, rounds: Rounds = one_by_one
+    ) -> Blocks:
+        """One request at a time, streamed; `rounds` is who calls, so that pytest-benchmark can."""
+        found: Blocks = {}
+        with probe(server) as one:
+
+            def ask(prompt: Prompt) -> Stream:
+                until_s = monotonic() + REQUEST_S
+                return one.stream(
+                    asked_of(prompt), max_tokens=budget.output_tokens, until_s=until_s
+                )
+
+            kinds = {"text": (budget.requests, False), "image": (budget.image_requests, True)}
+            for kind, (count, pictures) in kinds.items():
+                asked = prompts(self.documents, count + WARMUPS, f"{tag}-{kind[0]}", pictures)
+                if not count or not asked:
+                    continue
+                one_by_one(ask, asked[:WARMUPS])
+                how = rounds if kind == "text" else one_by_one
+                send = partial(_in_turn, how, ask, asked[WARMUPS:])
+                found[kind] = self._block(server, f"{tag}-{kind}", "probe", send)
+        return found
+
+    def throughput(self, server: Server, budget: ThroughputBudget, tag: str) -> Blocks:
+        """Closed loops, arrivals at a share of the best one's rate, and pictures."""
+        found: Blocks = {}
+        run = partial(self._loaded, server, budget, tag)
+        for clients, count in sorted(budget.closed.items()):
+            found[f"closed{clients}"] = run(f"closed{clients}", count, Arrivals(clients=clients))
+        rates = [block.load.requests_per_s for block in found.values()]
+        capacity = max((rate for rate in rates if rate is not None), default=None)
+        if budget.poisson_requests and capacity is not None:
+            arrivals = Arrivals(per_s=budget.poisson_share * capacity)
+            found["poisson"] = run("poisson", budget.poisson_requests, arrivals)
+        if budget.image_requests:
+            arrivals = Arrivals(clients=budget.image_clients)
+            name = f"image{budget.image_clients}"
+            block = run(name, budget.image_requests, arrivals, pictures=True)
+            if block.load.streams:
+                found[name] = block
+        return found
+
+    def _loaded(
+        self,
+        server: Server,
+        budget: ThroughputBudget,
+        tag: str,
+        name: str,
+        count: int,
+        arrivals: Arrivals,
+        *,
+        pictures: bool = False,
+    ) -> Block:
+        """A block of load after one like it, of as many requests as are ever under way."""
+        warm = min(count, arrivals.clients or WARMUPS)
+        asked = prompts(self.documents, warm + count, f"{tag}-{name}", pictures)
+        send = partial(
+            self.instrument.run,
+            server,
+            arrivals=arrivals,
+            output_tokens=budget.output_tokens,
+            deadline_s=budget.deadline_s,
+        )
+        if not asked:
+            return Block(Load((), 0.0), self.instrument.name)
+        send(asked[:warm])
+        pace = Pace(f"loading {server.model} ({name})", self.say)
+        label = f"{tag}-{name}"
+        measured = partial(send, asked[warm:], progress=pace, label=label)
+        return self._block(server, label, self.instrument.name, measured)
+
+    def _block(
+        self, server: Server, label: str, instrument: str, send: Callable[[], Load]
+    ) -> Block:
+        doubts = []
+        reset_caches(server)
+        before = _metrics(server)
+        load = send()
+        doubts += _contradictions(server, before, load)
+        block = Block(load, instrument, tuple(doubts))
+        _write(self.raw / server.model / f"{label}.json", block)
+        return block
+
+
+def best(blocks: Blocks) -> tuple[str, Block]:
+    """The closed loop with the highest output rate, by name."""
+    closed = {name: block for name, block in blocks.items() if name.startswith("closed")}
+    return max(closed.items(), key=lambda item: item[1].load.output_tokens_per_s or 0.0)
+
+
+def _in_turn(how: Rounds, ask: Ask, asked: Sequence[Prompt]) -> Load:
+    streams = how(ask, asked)
+    return Load(tuple(streams), streams[-1].ended_s - streams[0].sent_s)
+
+
+def _metrics(server: Server) -> Snapshot | ServingError:
+    try:
+        return read_metrics(server)
+    except ServingError as error:
+        return error
+
+
+def _contradictions(server: Server, before: Snapshot | ServingError, load: Load) -> list[str]:
+    """What the server's own counters say against the client's."""
+    if isinstance(before, ServingError):
+        return [str(before)]
+    try:
+        after = settled(server, before, len(load.answered))
+    except ServingError as error:
+        return [str(error)] if load.answered else []
+    return disagreements(between(before, after), load)
+
+
+def _write(path: Path, block: Block) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(block)) + "\n", encoding="utf-8")
+
+
+def prompts(
+    documents: Sequence[Document], count: int, tag: str, pictures: bool = False
+) -> list[Prompt]:
+    """`count` prompts, no two blocks sharing a beginning, nor two prompts a picture.
+
+    One seen before would be answered from a cache. Tags of one length make prompts of one length.
+    Empty where no document fits: a model that cannot see is asked about no pictures.
     """
-    short = [document.text for document in texts if len(document.text) < 400]
-    warm, rest = short[:WARMUPS], short[WARMUPS:]
-    measured = [f"{block}{index:03d} {rest[index % len(rest)]}" for index in range(count)]
-    return [f"{block} {text}" for text in warm], measured
+    fit = [
+        one for one in documents if (one.image is not None) is pictures and len(one.text) < SHORT
+    ]
+    if not fit:
+        return []
+    chosen = ((index, fit[index % len(fit)]) for index in range(count))
+    return [
+        Prompt(f"{tag}{index:04d} {one.text}", one.image and marked(one.image, f"{tag}{index}"))
+        for index, one in chosen
+    ]
 
 
-def measure_latency(
-    server: Server,
-    texts: Sequence[Document],
-    budget: LatencyBudget,
-    block: str,
-    rounds: Rounds = one_by_one,
-) -> list[Stream]:
-    """One request at a time, streamed; `rounds` is who calls, so that pytest-benchmark can."""
-    warm, measured = prompts(texts, budget.requests, block)
-    ask = partial(stream, server, max_tokens=budget.output_tokens)
-    for prompt in warm:
-        ask(prompt)
-    return rounds(ask, measured)
-
-
-def measure_throughput(
-    server: Server, texts: Sequence[Document], budget: ThroughputBudget, block: str
-) -> Load:
-    """A closed loop: each client sends its next request when the last is answered."""
-    warm, measured = prompts(texts, budget.requests, block)
-    loop = partial(
-        closed_loop,
-        server,
-        concurrency=budget.concurrency,
-        max_tokens=budget.output_tokens,
-        deadline_s=DEADLINE_S,
-    )
-    loop(warm)
-    return loop(measured)
+def marked(png: bytes, mark: str) -> bytes:
+    """The picture with a corner that no other mark gives: caches go by its pixels."""
+    with Image.open(io.BytesIO(png)) as opened:
+        picture = opened.convert("RGB")
+    said = hashlib.blake2b(mark.encode(), digest_size=12).digest()
+    for place, pixel in enumerate(zip(said[::3], said[1::3], said[2::3], strict=True)):
+        picture.putpixel((place % picture.width, picture.height - 1), pixel)
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()

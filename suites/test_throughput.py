@@ -1,4 +1,4 @@
-"""Many requests at a time: output tokens per second in a closed loop."""
+"""Many requests at a time: rates of closed loops, and times under arrivals at random."""
 
 from __future__ import annotations
 
@@ -8,61 +8,67 @@ from fixtures.deployment import PlatformSettings
 from fixtures.matrix import Cell
 from fixtures.serving.server import Server
 from reports.record import RecordRow
-from reports.statistics import Interval
 from suites.baseline import Baseline
-from suites.corpus import Corpus
-from suites.expect import Rows, expect_answered, expect_baseline, expect_within
-from suites.measure import measure_throughput
+from suites.expect import Rows
+from suites.measure import Block, Gauge, best
+from suites.times import (
+    OUTPUT_RATE,
+    REQUEST_RATE,
+    expect_answered,
+    expect_floor,
+    expect_times,
+)
 
 pytestmark = pytest.mark.throughput
-
-DEFINITION = "completion tokens of answered requests over the loop's wall time; token/s; v1"
 
 
 def test_throughput(
     cell: Cell,
     sound: Server,
     baseline: Baseline,
-    corpus: Corpus,
-    settings: PlatformSettings,
+    gauge: Gauge,
+    cell_settings: PlatformSettings,
     record: RecordRow,
 ) -> None:
-    """The loop's output rate reaches its floors; a failed request is a miss."""
-    budget = settings.throughput
-    result = measure_throughput(sound, corpus.texts, budget, "cell-t")
+    """Rates reach their floors, and service under arrivals its percentiles; failures are misses."""
+    budget = cell_settings.throughput
+    blocks = gauge.throughput(sound, budget, "cell-t")
     rows = Rows(record, cell.id)
-    expect_answered(rows, "throughput/failed_requests", result.streams, sound.log)
-    rate = result.output_tokens_per_s
-    if rate is None:
-        reason = "no request was answered, so there is no rate"
-        rows.add("throughput/output_tokens_per_s", "failed", reason=reason)
-        rows.settle()
-        return
-    # One loop is one sample: the number stands without an interval until blocks are repeated.
-    expect_within(
-        rows,
-        "throughput/output_tokens_per_s",
-        Interval(rate, None, None, 1),
-        budget.output_tokens_per_s,
-        unit="token/s",
-        definition=f"{DEFINITION}; {budget.concurrency} clients",
-        floor=True,
-        advice="Below the floor in deployments.toml",
-    )
-    limit = budget.output_tokens_ratio.get(cell.ranks)
-    base = baseline.throughput.output_tokens_per_s if baseline.throughput else None
-    if base is None:
-        expect_baseline(rows, "throughput/output_tokens_ratio", limit)
-    elif limit is not None:
-        ratio = rate / base
-        expect_within(
-            rows,
-            "throughput/output_tokens_ratio",
-            Interval(ratio, None, None, 1),
-            limit,
-            unit="1",
-            definition=f"{DEFINITION}; over original-tp1's in this run",
-            floor=True,
-            advice="Below the ratio to original-tp1 in deployments.toml",
-        )
+    for name, block in blocks.items():
+        prefix = f"throughput/{name}"
+        expect_answered(rows, f"{prefix}/failed_requests", block.load, sound.log)
+        expect_times(rows, prefix, block, budget if name == "poisson" else None)
+        _expect_rate(rows, f"{prefix}/output_tokens_per_s", block, None)
+        requests = block.load.requests_per_s
+        claim = f"{prefix}/requests_per_s"
+        expect_floor(rows, claim, block, requests, None, unit="1/s", what=REQUEST_RATE)
+    name, block = best(blocks)
+    _expect_rate(rows, "throughput/output_tokens_per_s", block, budget.output_tokens_per_s, name)
+    rate = block.load.output_tokens_per_s
+    base = best(baseline.throughput)[1].load.output_tokens_per_s if baseline.throughput else None
+    ratio = None if rate is None or base is None else rate / base
+    over = f"{OUTPUT_RATE}; best closed loop over original-tp1's in this run"
+    limits = {
+        "output_tokens_ratio": (ratio, budget.output_tokens_ratio, over),
+        "scaling_efficiency": (
+            None if ratio is None else ratio / cell.ranks,
+            budget.scaling_efficiency,
+            f"{over}, over the ranks",
+        ),
+    }
+    for claim, (value, floors, what) in limits.items():
+        limit = floors.get(cell.ranks)
+        if value is None and limit is not None:
+            reason = "one of the two was not measured: there is no ratio"
+            rows.add(f"throughput/{claim}", "failed", reason=reason)
+        elif value is not None:
+            expect_floor(rows, f"throughput/{claim}", block, value, limit, unit="1", what=what)
     rows.settle()
+
+
+def _expect_rate(
+    rows: Rows, claim: str, block: Block, limit: float | None, loop: str | None = None
+) -> None:
+    rate = block.load.output_tokens_per_s
+    what = OUTPUT_RATE if loop is None else f"{OUTPUT_RATE}; best closed loop"
+    expect_floor(rows, claim, block, rate, limit, unit="token/s", what=what)

@@ -34,9 +34,10 @@ class Error:
 
 
 def paired(load: Load, prompts: Sequence[str], sent: Sequence[Sent]) -> list[tuple[Stream, Sent]]:
-    """Answered requests, each with what the server says of it; prompts differ in the beginning it shows.
+    """Answered requests, each with what the server says of it.
 
-    A KeyError names a prompt that the server has never seen.
+    Prompts must differ within the beginning that the server shows. A KeyError names one that the
+    server has never seen.
     """
     by_prompt = {record.prompt: record for record in sent if record.complete}
     streams = zip(load.streams, prompts, strict=True)

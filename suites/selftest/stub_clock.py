@@ -39,6 +39,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, stub: Stub) -> None:
         self.stub = stub
         self.received = bytearray()
+        self.needed = 0  # bytes of the request, once its headers have told
         self.answer: Answer | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -52,6 +53,8 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         arrived_s = time.monotonic()
         self.received += data
+        if len(self.received) < self.needed:
+            return  # an image is megabytes in many pieces, and other streams are waiting
         head, found, rest = bytes(self.received).partition(b"\r\n\r\n")
         if not found:
             return
@@ -59,8 +62,10 @@ class Connection(asyncio.Protocol):
         pairs = (line.partition(":")[::2] for line in lines)
         headers = {name.lower(): value.strip() for name, value in pairs}
         length = int(headers.get("content-length", "0"))
+        self.needed = len(head) + 4 + length
         if len(rest) < length:
             return
+        self.needed = 0
         self.received = bytearray(rest[length:])
         method, target, _ = request.split(" ")
         self._respond(method, target.partition("?")[0], rest[:length], headers, arrived_s)

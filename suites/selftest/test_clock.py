@@ -146,8 +146,11 @@ def test_faults_among_many_are_all_counted_and_the_rest_is_answered(started: Clo
 def test_what_was_not_sent_by_the_deadline_is_said_to_be_unsent(started: Clock) -> None:
     server, _ = started("--fault=stall-before=1")
     began_s = time.monotonic()
-    load = closed_loop(server, ["never"] * 9, concurrency=2, max_tokens=4, deadline_s=PATIENCE_S)
-    assert failures_by_kind(load.streams) == {"unsent": 7, "stalled": 2}
+    load = closed_loop(server, ["never"] * 9, concurrency=2, max_tokens=4, deadline_s=1.0)
+    kinds = failures_by_kind(load.streams)
+    assert set(kinds) <= {"unsent", "stalled"}
+    assert sum(kinds.values()) == 9
+    assert kinds["unsent"] >= 7  # of the two sent, a machine that is busy may send none in time
     assert time.monotonic() - began_s < LONG_S
 
 
@@ -230,3 +233,10 @@ def test_the_servers_histograms_say_what_its_log_says_or_lie_by_a_factor(
     assert told["vllm:request_time_per_output_token_seconds_sum"] == pytest.approx(
         factor * sum(record.tpot_s for record in sent)
     )
+
+
+def test_a_request_in_many_pieces_is_read_whole(started: Clock) -> None:
+    server, _ = started(*GRID["fast"])
+    found = stream(server, "word " * 400_000, max_tokens=2)
+    assert found.error is None
+    assert found.prompt_tokens == 2_000_000

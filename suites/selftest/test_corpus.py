@@ -187,8 +187,8 @@ def test_the_platform_decides_the_size() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_measured_prompts_are_distinct_and_none_warmed_the_server_up(size: str) -> None:
-    texts = read_corpus(size).texts
-    warm, measured = prompts(texts, 100, "cell-l")
-    assert not set(measured) & set(prompts(texts, 100, "base-l")[1])
-    assert len(set(measured)) == len(measured) == 100
-    assert not set(warm) & set(measured)
+    documents = read_corpus(size).documents
+    for seen in (False, True):
+        first, other = (prompts(documents, 102, tag, seen) for tag in ("cell-l", "base-l"))
+        assert len({one.text for one in (*first, *other)}) == 204
+        assert len({one.image for one in (*first, *other)}) == (204 if seen else 1)

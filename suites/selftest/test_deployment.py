@@ -29,7 +29,7 @@ def test_the_shipped_file_plans_the_whole_matrix() -> None:
     assert miniature.variants == ("original", "trimmed", "padded", "regrouped")
     assert deployments.deployment("checkpoint").variants == miniature.variants
     assert deployments.settings("cpu").numerics.padded_max_abs_d == 0.0
-    assert deployments.settings("cuda").latency.ttft_p50_s == 2.0
+    assert deployments.settings("cuda").latency.limits("ttft")["p95"] == 2.0
 
 
 def test_every_model_that_is_given_has_its_budget_on_every_platform() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from fixtures.running import Running
 from fixtures.serving.server import Refused
 from reports.equivalence import Flips
 from reports.record import Row
-from reports.statistics import Interval
 from suites.expect import (
     Rows,
     expect_caught,
@@ -28,7 +26,6 @@ from suites.expect import (
     expect_shards,
     expect_stage,
     expect_task,
-    expect_within,
 )
 from suites.lanes import Metric
 from suites.numerics import Differences
@@ -239,36 +236,6 @@ def test_nothing_missing_is_a_failure_where_the_plan_says_it_must_be() -> None:
     record = Recorder()
     with pytest.raises(pytest.fail.Exception, match="loses rows, and it does not"):
         expect_shards(record, running(SILENT, COMPLETE))
-
-
-@pytest.mark.parametrize(
-    ("interval", "floor", "outcome"),
-    [
-        (Interval(1.0, 0.9, 1.1, 12), False, "passed"),
-        (Interval(3.0, 2.5, 3.5, 12), False, "failed"),
-        (Interval(2.0, 1.5, 2.5, 12), False, "inconclusive"),
-        (Interval(2.5, None, None, 3), False, "inconclusive"),
-        (Interval(3.0, 2.5, 3.5, 12), True, "passed"),
-        (Interval(1.0, 0.9, 1.1, 12), True, "failed"),
-        (Interval(1.0, None, None, 1), False, "passed"),
-        (Interval(1.0, None, None, 1), True, "failed"),
-    ],
-)
-def test_a_budget_is_judged_by_the_interval(interval: Interval, floor: bool, outcome: str) -> None:
-    record = Recorder()
-    rows = Rows(record, "padded-tp2")
-    expect_within(rows, "latency/x", interval, 2.0, unit="s", definition="x", floor=floor)
-    assert record.outcomes() == {"latency/x": outcome}
-    assert bool(rows.bad) is (outcome != "passed")
-
-
-def test_a_number_without_a_budget_is_recorded_as_such() -> None:
-    record = Recorder()
-    rows = Rows(record, "padded-tp2")
-    expect_within(rows, "latency/x", Interval(9.0, 8.0, 10.0, 5), None, unit="s", definition="x")
-    assert record.rows[0].reason is not None
-    assert "sets no limit" in record.rows[0].reason
-    assert replace(record.rows[0], reason=None).outcome == "passed"
 
 
 def task_row(flips: Flips, limit: float | None = 0.05) -> Row:

@@ -1,0 +1,192 @@
+"""Rows of a block of requests: percentiles against their budgets, rates, failures by kind.
+
+A failed request is a miss of every percentile. A block whose clock is in doubt is invalid in every
+one of its times and rates, whatever they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from fixtures.budgets import METRICS, Metric, TimeBudgets, quantile
+from fixtures.load.streams import KINDS, Load, Stream, failures_by_kind
+from fixtures.running import cause_in
+from reports.percentiles import judge, percentile
+from reports.record import Outcome
+from reports.statistics import Interval, ratio_interval, verdict_upper
+from suites.expect import RECORDED, Rows
+from suites.measure import Block
+
+DEFINITIONS: Final[Mapping[Metric, str]] = {
+    "ttft": "send to the first non-empty content; s; v1",
+    "tpot": "(last content - first content) / (completion tokens - 1); s; v1",
+    "e2e": "due moment to the last content; s; v2",
+}
+# vLLM's benchmark stamps messages, whatever is in them: a chat's first one is its role, and empty.
+BENCH_TTFT: Final = "send to the first message with choices; s; v1"
+OUTPUT_RATE: Final = "completion tokens of answered requests over the loop's wall time; token/s; v2"
+REQUEST_RATE: Final = "answered requests over the loop's wall time; 1/s; v1"
+AGAIN: Final = "Times of this block say nothing about the engine: measure again"
+TAKE: Final[Mapping[Metric, Callable[[Stream], float | None]]] = {
+    "ttft": lambda stream: stream.ttft_s,
+    "tpot": lambda stream: stream.tpot_s,
+    "e2e": lambda stream: stream.e2e_s,
+}
+
+
+def samples(load: Load, metric: Metric) -> list[float]:
+    """The metric of every request that was answered, in seconds."""
+    taken = (TAKE[metric](stream) for stream in load.answered)
+    return [value for value in taken if value is not None]
+
+
+def definition(metric: Metric, block: Block) -> str:
+    """What a time means as this block's instrument takes it."""
+    if metric == "ttft" and block.instrument != "probe":
+        return f"{BENCH_TTFT}; {block.instrument}"
+    return f"{DEFINITIONS[metric]}; {block.instrument}"
+
+
+def expect_times(rows: Rows, prefix: str, block: Block, budgets: TimeBudgets | None) -> None:
+    """Medians, and every percentile with a budget; without one they are only recorded."""
+    for metric in METRICS:
+        limits: dict[str, float | None] = {"p50": None}
+        if budgets is not None:
+            limits |= budgets.limits(metric)
+        confidence = 0.95 if budgets is None else budgets.confidence
+        for name, limit in limits.items():
+            _expect_percentile(rows, f"{prefix}/{metric}_{name}", block, metric, name, limit,
+                               confidence)  # fmt: skip
+
+
+def _expect_percentile(
+    rows: Rows,
+    claim: str,
+    block: Block,
+    metric: Metric,
+    name: str,
+    limit: float | None,
+    confidence: float,
+) -> None:
+    values, failed = samples(block.load, metric), len(block.load.failures)
+    if not values and limit is None:
+        rows.add(claim, "not_run", reason="no request was answered, so there is no time")
+        return
+    q = quantile(name)
+    found = percentile(values, failed, q, confidence)
+    outcome: Outcome = "passed"
+    reason: str = RECORDED
+    advice = ""
+    if limit is not None:
+        judged = judge(values, failed, limit, q, confidence)
+        outcome, reason = judged.verdict, judged.told
+        if outcome == "failed":
+            advice = "Slower than the budget in deployments.toml"
+    if block.doubt:
+        outcome, reason, advice = "invalid", block.doubt, AGAIN
+    rows.add(
+        claim,
+        outcome,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        n=found.n,
+        limit=limit,
+        unit="s",
+        better="lower",
+        reason=reason,
+        advice=advice,
+        definition=f"{definition(metric, block)}; {name}, failed requests last",
+    )
+
+
+def expect_ratio(
+    rows: Rows,
+    claim: str,
+    block: Block,
+    values: Sequence[float],
+    base: Sequence[float],
+    limit: float | None,
+    *,
+    what: str,
+) -> None:
+    """A median over another of the same run."""
+    if not values or not base:
+        if limit is not None:
+            rows.add(claim, "failed", reason="one of the two was not measured: there is no ratio")
+        return
+    found = ratio_interval(values, base)
+    outcome: Outcome = "passed" if limit is None else verdict_upper(found, limit)
+    reason: str | None = RECORDED if limit is None else None
+    advice = ""
+    if outcome == "failed":
+        advice = "Slower than the ratio in deployments.toml allows"
+    elif outcome == "inconclusive":
+        advice = "The interval straddles the budget: more requests would decide"
+    if block.doubt:
+        outcome, reason, advice = "invalid", block.doubt, AGAIN
+    _add(rows, claim, outcome, found, limit, unit="1", better="lower", definition=what,
+         reason=reason, advice=advice)  # fmt: skip
+
+
+def expect_floor(
+    rows: Rows,
+    claim: str,
+    block: Block,
+    value: float | None,
+    limit: float | None,
+    *,
+    unit: str,
+    what: str,
+) -> None:
+    """A rate against its floor. One loop is one sample: it has no interval, and is judged as it
+    stands; `--repeats` gives it one."""
+    if value is None:
+        silent = "no request was answered, so there is no rate"
+        rows.add(claim, "not_run" if limit is None else "failed", reason=silent)
+        return
+    outcome: Outcome = "passed" if limit is None or value >= limit else "failed"
+    reason: str | None = RECORDED if limit is None else None
+    advice = "Below the floor in deployments.toml" if outcome == "failed" else ""
+    if block.doubt:
+        outcome, reason, advice = "invalid", block.doubt, AGAIN
+    _add(rows, claim, outcome, Interval(value, None, None, 1), limit, unit=unit, better="higher",
+         definition=f"{what}; {block.instrument}", reason=reason, advice=advice)  # fmt: skip
+
+
+def _add(
+    rows: Rows, claim: str, outcome: Outcome, found: Interval, limit: float | None, **fields: Any
+) -> None:
+    rows.add(
+        claim,
+        outcome,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        n=found.n,
+        limit=limit,
+        **fields,
+    )
+
+
+def expect_answered(rows: Rows, claim: str, load: Load, log: Path) -> None:
+    """Every request got a whole answer in time; those that did not are told by kind."""
+    failed = load.failures
+    told = [
+        f"{count} {kind} ({KINDS[kind]})" for kind, count in failures_by_kind(load.streams).items()
+    ]
+    first = f"{'; '.join(told)}. First: {failed[0].error}" if failed else None
+    rows.add(
+        claim,
+        "failed" if failed else "passed",
+        value=float(len(failed)),
+        unit="request",
+        n=len(load.streams),
+        limit=0.0,
+        better="lower",
+        definition="requests without a complete answer before the deadline; v2",
+        reason=first,
+        advice=cause_in(log) if failed else "",
+    )
