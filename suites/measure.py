@@ -25,7 +25,8 @@ from fixtures.budgets import LatencyBudget, ThroughputBudget
 from fixtures.errors import ServingError
 from fixtures.load.instrument import Arrivals, Instrument
 from fixtures.load.metrics import (
-    Snapshot,
+    Margins,
+    Told,
     between,
     disagreements,
     read_metrics,
@@ -55,6 +56,8 @@ class Block:
 
     load: Load
     instrument: str
+    told: Told | None = None  # by the server itself; `untold` says why not
+    untold: str | None = None
     doubts: tuple[str, ...] = ()
 
     @property
@@ -76,6 +79,7 @@ class Gauge:
     documents: tuple[Document, ...]
     raw: Path
     say: Say | None
+    margins: Margins
 
     def latency(
         self, server: Server, budget: LatencyBudget, tag: str, rounds: Rounds = one_by_one
@@ -152,12 +156,10 @@ class Gauge:
     def _block(
         self, server: Server, label: str, instrument: str, send: Callable[[], Load]
     ) -> Block:
-        doubts = []
         reset_caches(server)
-        before = _metrics(server)
-        load = send()
-        doubts += _contradictions(server, before, load)
-        block = Block(load, instrument, tuple(doubts))
+        load, told, untold = _counted(server, send)
+        doubts = [] if told is None else disagreements(told, load, self.margins)
+        block = Block(load, instrument, told, untold, tuple(doubts))
         _write(self.raw / server.model / f"{label}.json", block)
         return block
 
@@ -173,22 +175,17 @@ def _in_turn(how: Rounds, ask: Ask, asked: Sequence[Prompt]) -> Load:
     return Load(tuple(streams), streams[-1].ended_s - streams[0].sent_s)
 
 
-def _metrics(server: Server) -> Snapshot | ServingError:
+def _counted(server: Server, send: Callable[[], Load]) -> tuple[Load, Told | None, str | None]:
+    """A load, and what the server's own counters say of it, or why they say nothing."""
     try:
-        return read_metrics(server)
+        before = read_metrics(server)
     except ServingError as error:
-        return error
-
-
-def _contradictions(server: Server, before: Snapshot | ServingError, load: Load) -> list[str]:
-    """What the server's own counters say against the client's."""
-    if isinstance(before, ServingError):
-        return [str(before)]
+        return send(), None, str(error)
+    load = send()
     try:
-        after = settled(server, before, len(load.answered))
+        return load, between(before, settled(server, before, len(load.answered))), None
     except ServingError as error:
-        return [str(error)] if load.answered else []
-    return disagreements(between(before, after), load)
+        return load, None, str(error)
 
 
 def _write(path: Path, block: Block) -> None:

@@ -19,7 +19,14 @@ from reports.statistics import quantile_interval
 from suites.baseline import Baseline
 from suites.expect import Rows
 from suites.measure import Ask, Block, Gauge
-from suites.times import DEFINITIONS, expect_answered, expect_ratio, expect_times, samples
+from suites.times import (
+    DEFINITIONS,
+    expect_agreement,
+    expect_answered,
+    expect_ratio,
+    expect_times,
+    samples,
+)
 
 pytestmark = pytest.mark.latency
 
@@ -63,9 +70,11 @@ def test_latency(
             budget.ratio(metric, cell.ranks),
             what=f"{DEFINITIONS[metric]}; median over original-tp1's in this run",
         )
+    expect_agreement(rows, "latency/server_agreement", text)
     _tell_client(rows, text)
     if (image := blocks.get("image")) is not None:
         expect_answered(rows, "latency/image/failed_requests", image.load, sound.log)
+        expect_agreement(rows, "latency/image/server_agreement", image)
         expect_times(rows, "latency/image", image, None)
         expect_ratio(
             rows,

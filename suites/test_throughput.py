@@ -14,6 +14,7 @@ from suites.measure import Block, Gauge, best
 from suites.times import (
     OUTPUT_RATE,
     REQUEST_RATE,
+    expect_agreement,
     expect_answered,
     expect_floor,
     expect_times,
@@ -37,6 +38,7 @@ def test_throughput(
     for name, block in blocks.items():
         prefix = f"throughput/{name}"
         expect_answered(rows, f"{prefix}/failed_requests", block.load, sound.log)
+        expect_agreement(rows, f"{prefix}/server_agreement", block)
         expect_times(rows, prefix, block, budget if name == "poisson" else None)
         _expect_rate(rows, f"{prefix}/output_tokens_per_s", block, None)
         requests = block.load.requests_per_s

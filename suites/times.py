@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fixtures.budgets import METRICS, Metric, TimeBudgets, quantile
+from fixtures.load.metrics import means
 from fixtures.load.streams import KINDS, Load, Stream, failures_by_kind
 from fixtures.running import cause_in
 from reports.percentiles import judge, percentile
@@ -168,6 +169,32 @@ def _add(
         n=found.n,
         limit=limit,
         **fields,
+    )
+
+
+def expect_agreement(rows: Rows, claim: str, block: Block) -> None:
+    """Client and server tell the same block; where not, its times are invalid, and so is this."""
+    if block.told is None:
+        reason = f"no second opinion on these times: {block.untold}"
+        rows.add(claim, "not_run", reason=reason)
+        return
+    found = means(block.told, block.load)
+    said = [
+        f"mean {metric} {ours * 1000:.4g} ms by the client, {theirs * 1000:.4g} by the server"
+        for metric, (ours, theirs) in found.items()
+    ]
+    disagree = [doubt for doubt in block.doubts if "by the server" in doubt]
+    ours, theirs = found.get("ttft", (None, None))
+    rows.add(
+        claim,
+        "invalid" if disagree else "passed",
+        value=None if ours is None or theirs is None else ours - theirs,
+        unit="s",
+        n=len(block.load.answered),
+        better="lower",
+        reason="; ".join(disagree or said) or "requests failed, and only counts are compared then",
+        advice=AGAIN if disagree else "",
+        definition="mean TTFT by the client less by the server's own histogram; s; v1",
     )
 
 

@@ -29,6 +29,7 @@ LAYERS = {
     "fixtures.kernels": PURE,
     "fixtures.layer_rules": PURE,
     "fixtures.objections": PURE,
+    "fixtures.serving.conditions": PURE,
     "fixtures.share": PURE,
     "fixtures.load.instrument": EFFECTS,
     "fixtures.load.prompts": PURE,

@@ -25,7 +25,7 @@ def failed(kind: Kind = "stalled") -> Stream:
 
 
 def block(*streams: Stream, doubts: tuple[str, ...] = ()) -> Block:
-    return Block(Load(streams, 2.0), "probe", doubts)
+    return Block(Load(streams, 2.0), "probe", doubts=doubts)
 
 
 def judged(found: Block, limit_s: float, name: str = "p50", confidence: float = 0.99) -> Recorder:
