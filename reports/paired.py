@@ -45,6 +45,7 @@ MARGINS: Final[tuple[tuple[str, float], ...]] = (
     ("e2e", 0.05),
     ("latency/", 0.05),
     ("throughput/", 0.03),
+    ("output_tokens", 0.03),
 )
 
 
