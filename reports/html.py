@@ -17,7 +17,6 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from reports.costs import costs
 from reports.matrix import (
     AS_PLANNED,
     OUTCOME_WORDS,
@@ -46,6 +45,7 @@ from reports.record import (
     write_atomically,
 )
 from reports.rows import Value
+from reports.scaling import costs
 
 # By a claim's name or the first part of it: what to do, and the command that does it.
 ADVICE: dict[str, tuple[str, str]] = {
