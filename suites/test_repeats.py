@@ -5,16 +5,12 @@ from __future__ import annotations
 import pytest
 
 from fixtures.deployment import PlatformSettings
-from fixtures.errors import ShardproofError
 from fixtures.matrix import Cell
-from fixtures.plugin import State, selected
-from fixtures.running import Servers
 from reports.paired import judge_family, margin_of
 from reports.record import Outcome, RecordRow
 from reports.statistics import Interval, verdict_lower, verdict_upper
 from suites.expect import RECORDED, Rows
-from suites.measure import Gauge
-from suites.repeats import DIRECTIONS, Repeated, repeat
+from suites.repeats import DIRECTIONS, Repeated
 from suites.times import AGAIN
 
 pytestmark = pytest.mark.repeats
@@ -29,24 +25,6 @@ WHAT = {
     "e2e_p50": "median end-to-end time of the probe",
     "output_tokens_per_s": "output rate of the best closed loop",
 }
-
-
-@pytest.fixture(scope="session")
-def repeated(
-    request: pytest.FixtureRequest, state: State, servers: Servers, gauge: Gauge
-) -> Repeated | str:
-    """Every selected cell, restarted in turns; or why that could not be done."""
-    cells = [
-        cell
-        for cell in dict.fromkeys(selected(request.session, "repeats"))
-        if cell.plan.failure_class is None and cell.unneeded is None
-    ]
-    if len(cells) < 2:
-        return "--repeats compares cells, and fewer than two that serve are selected"
-    try:
-        return repeat(cells, state.repeats, servers, gauge, state.settings_of)
-    except ShardproofError as error:
-        return f"a cell could not be started again: {error}"
 
 
 def test_repeats(
