@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.deployment import PlatformSettings
 from fixtures.matrix import Cell
-from reports.paired import judge_family, margin_of
+from reports.paired import margin_of
 from reports.record import Outcome, RecordRow
 from reports.statistics import Interval, verdict_lower, verdict_upper
 from suites.expect import RECORDED, Rows
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.repeats
 
 DEFINITION = (
     "ratio to {} of the same round, geometric mean over pairs of server starts, Student's 95 % "
-    "interval of the log-ratio; {}; v1"
+    "interval of the log-ratio; detectable at two-sided 5 % with power 0.9; {}; v1"
 )
 WHAT = {
     "ttft_p50": "median TTFT of the probe",
@@ -43,11 +43,7 @@ def test_repeats(
         pytest.skip(f"{cell.id} is what the others are compared with")
     rows = Rows(record, cell.id)
     ratios = {figure: repeated.ratio(cell.id, figure) for figure in DIRECTIONS}
-    known = {figure: ratio for figure, ratio in ratios.items() if ratio is not None}
-    family = [
-        (ratio, margin_of(figure) or 0.0, DIRECTIONS[figure]) for figure, ratio in known.items()
-    ]
-    told = dict(zip(known, judge_family(family), strict=True))
+    told = repeated.judged({figure: margin_of(figure) or 0.0 for figure in DIRECTIONS})
     limits = _limits(cell, cell_settings)
     for figure, ratio in ratios.items():
         claim, limit = f"repeats/{figure}_ratio", limits.get(figure)
@@ -59,7 +55,9 @@ def test_repeats(
         outcome: Outcome = "passed"
         if limit is not None:
             outcome = (verdict_lower if higher else verdict_upper)(interval, limit)
-        reason = f"{told[figure].verdict}: {told[figure].told}" + ("" if limit else f"; {RECORDED}")
+        reason = f"{told[cell.id, figure].verdict}: {told[cell.id, figure].told}" + (
+            "" if limit else f"; {RECORDED}"
+        )
         advice = "Beyond the ratio in deployments.toml" if outcome == "failed" else ""
         if doubts := repeated.doubts.get(cell.id, []) + repeated.doubts.get(repeated.reference, []):
             outcome, reason, advice = "invalid", doubts[0], AGAIN
