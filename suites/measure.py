@@ -208,14 +208,14 @@ def prompts(
     One seen before would be answered from a cache. Tags of one length make prompts of one length.
     Empty where no document fits: a model that cannot see is asked about no pictures.
     """
-    fit = [
-        one for one in documents if (one.image is not None) is pictures and len(one.text) < SHORT
-    ]
+    fit = [one for one in documents if (one.image is not None) is pictures]
+    # Short ones, so that prompts are alike; the beginnings of long ones where there are no others.
+    fit = [one for one in fit if len(one.text) < SHORT] or fit
     if not fit:
         return []
     chosen = ((index, fit[index % len(fit)]) for index in range(count))
     return [
-        Prompt(f"{tag}{index:04d} {one.text}", one.image and marked(one.image, f"{tag}{index}"))
+        Prompt(f"{tag}{index:04d} {one.text[:SHORT]}", one.image and marked(one.image, f"{tag}{index}"))
         for index, one in chosen
     ]
 
