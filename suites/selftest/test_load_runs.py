@@ -93,7 +93,9 @@ def test_a_server_that_dies_under_load_is_told_by_kind(
     assert {row["outcome"] for row in rows} == {"failed"}
     assert "dropped (the connection broke" in rows[0]["reason"]
     assert "refused (no connection could be made)" in rows[-1]["reason"]
-    assert {row["outcome"] for row in inner.rows("original-tp1", "throughput/closed")} == {"passed"}
+    healthy = inner.rows("original-tp1", "throughput/closed")
+    # A stub has no counters of its own to agree with.
+    assert {one["outcome"] for one in healthy if "agreement" not in one["claim"]} == {"passed"}
 
 
 def test_raw_samples_lie_beside_the_report(tmp_path: Path, cache: Path, deployments: Path) -> None:
