@@ -215,7 +215,9 @@ def prompts(
         return []
     chosen = ((index, fit[index % len(fit)]) for index in range(count))
     return [
-        Prompt(f"{tag}{index:04d} {one.text[:SHORT]}", one.image and marked(one.image, f"{tag}{index}"))
+        Prompt(
+            f"{tag}{index:04d} {one.text[:SHORT]}", one.image and marked(one.image, f"{tag}{index}")
+        )
         for index, one in chosen
     ]
 
