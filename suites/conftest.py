@@ -264,10 +264,10 @@ def prerequisites(
         if timed:
             gauge: Gauge = request.getfixturevalue("gauge")
             if "latency" in timed:
-                baseline.latency = gauge.latency(running.server, settings.latency, "base-l")
+                baseline.latency = dict(gauge.latency(running.server, settings.latency, "base-l"))
             if "throughput" in timed:
-                baseline.throughput = gauge.throughput(
-                    running.server, settings.throughput, "base-t"
+                baseline.throughput = dict(
+                    gauge.throughput(running.server, settings.throughput, "base-t")
                 )
 
     return measure
