@@ -9,6 +9,7 @@ are incomparable, with the reason, and say nothing: not even that all is well.
 The rules apply in this order, and the first that fits decides:
 
     conditions of the runs differ    incomparable   (CONDITIONS: which rows each one touches)
+    NEW ended before it got there    incomparable   (a partial report: no loss, and no clean bill)
     evidence on one side only        gone, new
     definition, unit, limit differ   incomparable
     outcome crossed pass and fail    broke, fixed
@@ -29,6 +30,7 @@ from typing import Literal, get_args
 from reports.html import render_page
 from reports.matrix import OUTCOME_WORDS, aligned, number_text, observed_text
 from reports.paired import margin_of
+from reports.partial import Partial, partial
 from reports.record import JsonObject, ReportError, Row, Run, read_report, write_atomically
 
 Verdict = Literal[
@@ -89,6 +91,7 @@ class Comparison:
 
     changes: tuple[Change, ...]
     notes: tuple[str, ...]
+    unreached: int = 0  # claims of OLD that a partial NEW never came to
 
     @property
     def counts(self) -> dict[Verdict, int]:
@@ -106,10 +109,10 @@ class Comparison:
 
     @property
     def exit_code(self) -> int:
-        """0 no regression, 1 regression, 2 nothing could be compared."""
+        """0 no regression, 1 regression, 2 nothing could be compared, or not all of it."""
         if self.regressions:
             return 1
-        return 0 if self.compared else 2
+        return 0 if self.compared and not self.unreached else 2
 
     @property
     def summary(self) -> str:
@@ -119,7 +122,8 @@ class Comparison:
         found = {0: "No regression", 1: "1 regression"}
         regressions = found.get(self.regressions, f"{self.regressions} regressions")
         claims = f"{self.compared} compared claim{'' if self.compared == 1 else 's'}"
-        return f"{regressions} in {claims}. All verdicts: {told}."
+        missing = f", and {self.unreached} not reached by a partial NEW" if self.unreached else ""
+        return f"{regressions} in {claims}{missing}. All verdicts: {told}."
 
 
 def compare(old: Run, new: Run) -> Comparison:
@@ -130,15 +134,27 @@ def compare(old: Run, new: Run) -> Comparison:
         if read(old.header) != read(new.header)
     ]
     old_rows, new_rows = _by_claim(old), _by_claim(new)
+    so_far = partial(new)
+    unreached = 0
     changes = []
     for key in dict.fromkeys((row.cell, row.claim) for row in (*old.rows, *new.rows)):
         before, after = old_rows.get(key), new_rows.get(key)
         family = key[1].split("/")[0]
         reasons = [text for text, families in differing if families is None or family in families]
+        if not reasons and _unreached(before, after, so_far):
+            unreached += 1
+            reasons = ["NEW is partial, and ended before this claim had an answer"]
         verdict, reason = _verdict(before, after, reasons)
         changes.append(Change(*key, verdict, reason, before, after))
     changes.sort(key=lambda change: WORST_FIRST.index(change.verdict))
-    return Comparison(tuple(changes), _notes(old, new))
+    return Comparison(tuple(changes), _notes(old, new), unreached)
+
+
+def _unreached(old: Row | None, new: Row | None, so_far: Partial | None) -> bool:
+    """Whether OLD's evidence has no counterpart only because NEW's run ended too early."""
+    if old is None or old.outcome not in EVIDENCE or so_far is None:
+        return False
+    return (new is None or new.outcome == "not_run") and so_far.lacks(old.cell)
 
 
 def _by_claim(run: Run) -> dict[tuple[str, str], Row]:
@@ -254,11 +270,9 @@ def _of_gpus(header: JsonObject, field: str) -> list[object]:
 
 def _notes(old: Run, new: Run) -> tuple[str, ...]:
     notes = [
-        f"{name} is partial: its run was interrupted, so its missing claims are counted as gone"
-        if name == "NEW"
-        else f"{name} is partial: its run was interrupted"
+        "; ".join([f"{name} is partial: {so_far.why}", *so_far.lines])
         for name, run in (("OLD", old), ("NEW", new))
-        if run.footer is not None and run.footer["interrupted"]
+        if (so_far := partial(run))
     ]
     before, after = (run.header["checkpoint"].get("digest") for run in (old, new))
     if before != after:
@@ -291,6 +305,7 @@ def to_json(comparison: Comparison, old: Path, new: Path) -> JsonObject:
         "new": str(new),
         "summary": comparison.summary,
         "exit_code": comparison.exit_code,
+        "unreached": comparison.unreached,
         "counts": comparison.counts,
         "notes": list(comparison.notes),
         "changes": [asdict(change) for change in comparison.changes],
@@ -318,7 +333,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Compare two reports claim by claim.",
         epilog="example: python -m reports.compare reports/releases/0.3.json "
         "reports/latest/report.json    exit: 0 no regression (worse, broke, gone), "
-        "1 regression, 2 nothing comparable or bad input",
+        "1 regression, 2 nothing comparable, NEW partial, or bad input",
     )
     parser.add_argument("old", type=Path, metavar="OLD", help="the earlier report.json")
     parser.add_argument("new", type=Path, metavar="NEW", help="the later report.json")

@@ -6,18 +6,17 @@ decided in `reports.matrix`; here they are only laid out.
 """
 
 import argparse
+import functools
 import re
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from reports.costs import costs
 from reports.matrix import (
     AS_PLANNED,
     OUTCOME_WORDS,
@@ -34,6 +33,7 @@ from reports.matrix import (
     sentence,
     shorten,
 )
+from reports.partial import partial
 from reports.pictures import gallery
 from reports.record import (
     FormatError,
@@ -46,6 +46,7 @@ from reports.record import (
     write_atomically,
 )
 from reports.rows import Value
+from reports.scaling import costs
 
 # By a claim's name or the first part of it: what to do, and the command that does it.
 ADVICE: dict[str, tuple[str, str]] = {
@@ -87,6 +88,8 @@ def markdown_summary(run: Run) -> str:
         shown = [_markdown_cell(cell) if cell else "" for cell in cells]
         lines.append(f"| **{_markdown(variant)}** | " + " | ".join(shown) + " |")
     what = " · ".join(value for _, value in run_facts(run)[:4])
+    if so_far := partial(run):
+        lines += ["", *(f"- {_markdown(line)}" for line in so_far.lines)]
     return "\n".join([*lines, "", _markdown(what), ""])
 
 
@@ -207,6 +210,7 @@ def render(run: Run) -> str:
         "report.html.jinja",
         verdict=sentence(run),
         tone=_tone(run, cells),
+        partial=partial(run),
         facts=run_facts(run),
         deployment=run.header["deployment"],
         columns=columns,
@@ -218,7 +222,7 @@ def render(run: Run) -> str:
         counts=_counts(run),
         stage_words=STAGE_WORDS,
         advice=advice,
-        rerun=partial(rerun, run),
+        rerun=functools.partial(rerun, run),
     )
 
 
@@ -226,10 +230,9 @@ def _tone(run: Run, cells: Sequence[Cell]) -> str:
     statuses = {cell.status for cell in cells}
     if "failed" in statuses or (run.footer and run.footer["exit_status"] not in (0, 2)):
         return "bad"
-    unfinished = run.footer is None or run.footer["interrupted"]
     return (
         "open"
-        if unfinished or not statuses & set(AS_PLANNED) or "inconclusive" in statuses
+        if partial(run) or not statuses & set(AS_PLANNED) or "inconclusive" in statuses
         else "good"
     )
 
@@ -251,20 +254,27 @@ def read_run(path: Path) -> Run:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m reports.html",
-        description="Render a journal or a report as one self-contained HTML page.",
-        epilog="example: python -m reports.html reports/latest/run.jsonl --out report.html",
+        description="Render a journal or a report as one self-contained HTML page: also the "
+        "journal of a run that was killed, or that is still running.",
+        epilog="example: python -m reports.html reports/latest/run.jsonl --out report.html    "
+        "exit: 0 written, 2 bad input",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run.jsonl or report.json")
-    parser.add_argument("--out", type=Path, required=True, metavar="F", help="the page to write")
+    parser.add_argument(
+        "--out", type=Path, metavar="F", help="the page to write (default: report.html beside RUN)"
+    )
     arguments = parser.parse_args(argv)
+    out = arguments.out or arguments.run.with_name("report.html")
     try:
-        write_atomically(arguments.out, render(read_run(arguments.run)))
+        run = read_run(arguments.run)
+        write_atomically(out, render(run))
     except ReportError as error:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"{arguments.out}: cannot be written: {error.strerror}", file=sys.stderr)
+        print(f"{out}: cannot be written: {error.strerror}", file=sys.stderr)
         return 2
+    print(f"{out}: {sentence(run)}")
     return 0
 
 

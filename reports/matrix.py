@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from reports.partial import partial
 from reports.record import CellRecord, Outcome, Row, Run
 
 Status = Literal["serves", "fails", "caught", "failed", "inconclusive", "not-run"]
@@ -243,11 +244,14 @@ def sentence(run: Run) -> str:
     text = "; ".join(part.rstrip(".") for part in parts) + "."
     if blind := blind_claims(run):
         text = f"INVALID, this run cannot see what it must ({', '.join(blind[:3])}): {text}"
-    if run.footer is None:
-        return f"Unfinished, the run crashed or is still running: {text}"
-    if run.footer["interrupted"]:
-        return f"Partial, the run was interrupted: {text}"
-    if run.footer["exit_status"] != 0 and well == ran:
+    if so_far := partial(run):
+        counts = f" ({so_far.counts})" if so_far.counts else ""
+        if run.footer is None:
+            return f"Unfinished, the run crashed or is still running{counts}: {text}"
+        if run.footer["interrupted"]:
+            return f"Partial, the run was {so_far.why}{counts}: {text}"
+        return f"Partial, the run stopped early{counts}: {text}"
+    if run.footer and run.footer["exit_status"] != 0 and well == ran:
         text += f" Yet pytest ended with exit status {run.footer['exit_status']}: see its output."
     return text
 

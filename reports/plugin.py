@@ -10,7 +10,9 @@ reports are collected, in this process or in another.
 Files are touched at the first claim and not before: then stale reports are
 removed, so that a crash never leaves yesterday's green one, and the journal is
 opened. The footer, report.json and report.html come last, from the journal
-alone. Where no claim runs, nothing is written.
+alone. Where no claim runs, nothing is written. From the first claim on, SIGTERM
+ends a run as Ctrl-C does: with a report of what was measured by then, which says
+that it is partial.
 """
 
 import os
@@ -24,6 +26,7 @@ import pytest
 from _pytest.terminal import TerminalReporter
 
 from reports.html import markdown_summary, render
+from reports.interruption import Interruption
 from reports.matrix import (
     interval_text,
     judged_cells,
@@ -33,6 +36,7 @@ from reports.matrix import (
     sentence,
     text_matrix,
 )
+from reports.partial import Claim, Partial, came_so_far, partial
 from reports.record import (
     SCHEMA_VERSION,
     CellRecord,
@@ -149,6 +153,8 @@ class Reporter:
         self._told_cells: set[str] = set()
         self._counts: Counter[str] = Counter()
         self._current: pytest.Item | None = None
+        self._finished: set[str] = set()
+        self._interruption = Interruption()
         self._run: Run | None = None
         self._notices: list[str] = []
 
@@ -156,7 +162,7 @@ class Reporter:
         self._current = item
         # Before the fixtures, so before a server starts that could take this process down.
         if _subject(item.user_properties):
-            self._opened()
+            self._opened(item.session)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._take_properties(report.nodeid, report.user_properties)
@@ -166,6 +172,7 @@ class Reporter:
             self._take_row(report.nodeid, row)
         if report.when == "teardown":
             self._current = None
+            self._finished.add(report.nodeid)
             self._journaled.pop(report.nodeid, None)
             self._outcomes.pop(report.nodeid, None)
 
@@ -174,11 +181,13 @@ class Reporter:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Any:
         try:
             if self._journal is not None:
-                self._close(session, exitstatus)
+                with self._interruption.held():
+                    self._close(session, exitstatus)
         except (ReportError, OSError) as error:
             self._notices.append(f"NO REPORT: {error}")
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
         finally:
+            self._interruption.restore()
             result = yield
         return result
 
@@ -193,12 +202,15 @@ class Reporter:
         for notice in self._notices:
             terminalreporter.write_line(notice, red=True)
 
-    def _opened(self) -> Journal:
+    def _opened(self, session: pytest.Session | None = None) -> Journal:
         if self._journal is None:
+            self._interruption.install()
             try:
                 for name in ("report.json", "report.html"):
                     (self._directory / name).unlink(missing_ok=True)
                 self._header = self._made_header()
+                if selected := dict.fromkeys(cell for _, (cell, _) in _selected(session)):
+                    self._header["selected"] = list(selected)
                 journal = Journal(self._directory / "run.jsonl")
                 journal.header(self._header)
             except (ReportError, OSError) as error:
@@ -226,20 +238,20 @@ class Reporter:
             pytest.ExitCode.INTERRUPTED,
             pytest.ExitCode.INTERNAL_ERROR,
         )
+        so_far = self._so_far(session, interrupted)
         self._take_unreported()
-        if interrupted or session.shouldfail or session.shouldstop:
-            self._take_silent_cells("not selected, or not reached before the run stopped")
-        else:
-            self._take_silent_cells("not selected in this run")
+        self._take_unreached(session, so_far)
+        self._take_silent_cells(so_far)
+        footer: JsonObject = {
+            "ended_at": _now(),
+            "exit_status": int(exitstatus),
+            "interrupted": interrupted,
+            "counts": dict(self._counts),
+        }
+        if so_far is not None:
+            footer["partial"] = so_far.to_json()
         journal = self._opened()
-        journal.footer(
-            {
-                "ended_at": _now(),
-                "exit_status": int(exitstatus),
-                "interrupted": interrupted,
-                "counts": dict(self._counts),
-            }
-        )
+        journal.footer(footer)
         journal.close()
         run = replay(journal.path)
         write_report(run, self._directory / "report.json")
@@ -276,9 +288,37 @@ class Reporter:
             reason = "the run was interrupted during this claim"
             self._take_row(item.nodeid, _bare_row(subject, "not_run", reason))
 
-    def _take_silent_cells(self, why: str) -> None:
+    def _so_far(self, session: pytest.Session, interrupted: bool) -> Partial | None:
+        """None where the run came to its end."""
+        stopped = session.shouldfail or session.shouldstop
+        if not interrupted and not stopped:
+            return None
+        by = self._interruption.signal_name
+        why = "interrupted" + (f" by {by}" if by else "") if interrupted else str(stopped)
+        current = self._current.nodeid if self._current else None
+        return came_so_far(_selected(session), self._finished, current, why)
+
+    def _take_unreached(self, session: pytest.Session, so_far: Partial | None) -> None:
+        """A claim that was selected and never came to its turn has a row that says so."""
+        if so_far is None:
+            return
+        seen = {*self._finished, self._current.nodeid if self._current else None}
+        for nodeid, (cell, claim) in _selected(session):
+            if nodeid not in seen:
+                reason = f"not reached before the run ended: {so_far.why}"
+                row = Row(cell=cell, claim=claim, outcome="not_run", reason=reason)
+                self._opened().row(row)
+                self._counts[row.outcome] += 1
+
+    def _take_silent_cells(self, so_far: Partial | None) -> None:
+        not_reached = so_far.not_reached if so_far else ()
         for entry in self._header["plan"]:
             if entry["cell"] not in self._told_cells:
+                why = "not selected in this run"
+                if entry["cell"] in not_reached:
+                    why = "not reached before the run ended"
+                elif so_far and not self._header.get("selected"):
+                    why = "not selected, or not reached before the run stopped"
                 record = CellRecord(
                     cell=entry["cell"],
                     variant=entry["variant"],
@@ -342,6 +382,13 @@ def _reason(report: pytest.TestReport) -> str:
     return " ".join(lines)[:REASON_CHARACTERS] or f"{report.when} {report.outcome}, nothing said"
 
 
+def _selected(session: pytest.Session | None) -> list[tuple[str, Claim]]:
+    """(test, claim) of what is to run; nothing is known of it where others' workers run it."""
+    items = getattr(session, "items", [])
+    subjects = [(item.nodeid, _subject(item.user_properties)) for item in items]
+    return [(nodeid, (told["cell"], told["claim"])) for nodeid, told in subjects if told]
+
+
 def _subject(properties: list[tuple[str, object]]) -> dict[str, str] | None:
     for key, content in properties:
         if key == "shardproof_subject" and isinstance(content, dict):
@@ -350,7 +397,8 @@ def _subject(properties: list[tuple[str, object]]) -> dict[str, str] | None:
 
 
 def _summary(run: Run) -> list[str]:
-    lines = [*text_matrix(run), "", sentence(run)]
+    so_far = partial(run)
+    lines = [*text_matrix(run), "", sentence(run), *(so_far.lines if so_far else ())]
     for cell in judged_cells(run):
         for row in cell.failed_rows:
             lines += ["", f"FAILED {row.cell} {row.claim}"]

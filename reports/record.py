@@ -66,8 +66,8 @@ __all__ = [
     "write_report",
 ]
 
-# 1.1: a row's `detectable`, and evidence.
-SCHEMA_VERSION = "1.1"
+# 1.1: a row's `detectable`, and evidence. 1.2: `selected` cells, and how far a partial run came.
+SCHEMA_VERSION = "1.2"
 SCHEMA_PATH = Path(__file__).with_name("schema") / "report-1.schema.json"
 # Relative, and right from both folders reports live in: reports/latest and reports/releases.
 SCHEMA_REFERENCE = "../schema/report-1.schema.json"

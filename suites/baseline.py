@@ -34,6 +34,7 @@ class Baseline:
     right: Mapping[str, bool] | None = None  # task → was it answered rightly?
     latency: Blocks | None = None
     throughput: Blocks | None = None
+    one_rank: dict[str, float] = field(default_factory=dict)  # variant → its best output rate
     broken: str | None = None
     by_cell: dict[str, Scores] = field(default_factory=dict)
     unscorable: dict[str, str] = field(default_factory=dict)  # cell → why it has no scores

@@ -35,6 +35,7 @@ from suites.corpus import Corpus, Document, read_corpus
 from suites.figures import figures
 from suites.measure import Gauge
 from suites.pace import Say
+from suites.repeats import Repeated, repeat
 from suites.tasks import Task
 
 ROW = "shardproof_row"  # as the `record` fixture keeps them
@@ -174,7 +175,26 @@ def gauge(state: State, documents: tuple[Document, ...]) -> Iterator[Gauge]:
         if state.command is None and installed():
             log = state.reports / "logs" / "bench.log"
             instrument = stack.enter_context(Bench(log, folder))
-        yield Gauge(instrument, documents, folder, state.say)
+        machine = state.settings.machine
+        yield Gauge(instrument, documents, folder, state.say, machine.margins, machine.limits)
+
+
+@pytest.fixture(scope="session")
+def repeated(
+    request: pytest.FixtureRequest, state: State, servers: Servers, gauge: Gauge
+) -> Repeated | str:
+    """Every selected cell, restarted in turns; or why that could not be done."""
+    cells = [
+        cell
+        for cell in dict.fromkeys(selected(request.session, "repeats"))
+        if cell.plan.failure_class is None and cell.unneeded is None
+    ]
+    if len(cells) < 2:
+        return "--repeats compares cells, and fewer than two that serve are selected"
+    try:
+        return repeat(cells, state.repeats, servers, gauge, state.settings_of)
+    except ShardproofError as error:
+        return f"a cell could not be started again: {error}"
 
 
 @pytest.fixture(scope="session")

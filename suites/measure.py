@@ -37,6 +37,8 @@ from fixtures.load.probe import probe
 from fixtures.load.probe_load import asked_of
 from fixtures.load.prompts import Prompt
 from fixtures.load.streams import Load, Stream
+from fixtures.serving.conditions import Limits
+from fixtures.serving.observing import observe
 from fixtures.serving.server import Server
 from suites.corpus import Document
 from suites.pace import Pace, Say
@@ -80,6 +82,7 @@ class Gauge:
     raw: Path
     say: Say | None
     margins: Margins
+    limits: Limits
 
     def latency(
         self, server: Server, budget: LatencyBudget, tag: str, rounds: Rounds = one_by_one
@@ -157,10 +160,13 @@ class Gauge:
         self, server: Server, label: str, instrument: str, send: Callable[[], Load]
     ) -> Block:
         reset_caches(server)
-        load, told, untold = _counted(server, send)
+        with observe(limits=self.limits) as observed:
+            load, told, untold = _counted(server, send)
         doubts = [] if told is None else disagreements(told, load, self.margins)
+        if (verdict := observed.verdict()) is not None:
+            doubts.append(verdict)
         block = Block(load, instrument, told, untold, tuple(doubts))
-        _write(self.raw / server.model / f"{label}.json", block)
+        _write(self.raw / server.model / f"{label}.json", block, observed.to_json())
         return block
 
 
@@ -188,9 +194,10 @@ def _counted(server: Server, send: Callable[[], Load]) -> tuple[Load, Told | Non
         return load, None, str(error)
 
 
-def _write(path: Path, block: Block) -> None:
+def _write(path: Path, block: Block, machine: dict[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(block)) + "\n", encoding="utf-8")
+    content = {**asdict(block), "machine": machine}
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def prompts(
@@ -201,14 +208,16 @@ def prompts(
     One seen before would be answered from a cache. Tags of one length make prompts of one length.
     Empty where no document fits: a model that cannot see is asked about no pictures.
     """
-    fit = [
-        one for one in documents if (one.image is not None) is pictures and len(one.text) < SHORT
-    ]
+    fit = [one for one in documents if (one.image is not None) is pictures]
+    # Short ones, so that prompts are alike; the beginnings of long ones where there are no others.
+    fit = [one for one in fit if len(one.text) < SHORT] or fit
     if not fit:
         return []
     chosen = ((index, fit[index % len(fit)]) for index in range(count))
     return [
-        Prompt(f"{tag}{index:04d} {one.text}", one.image and marked(one.image, f"{tag}{index}"))
+        Prompt(
+            f"{tag}{index:04d} {one.text[:SHORT]}", one.image and marked(one.image, f"{tag}{index}")
+        )
         for index, one in chosen
     ]
 

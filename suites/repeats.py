@@ -16,7 +16,14 @@ from fixtures.budgets import Metric
 from fixtures.deployment import PlatformSettings
 from fixtures.matrix import Cell
 from fixtures.running import Servers
-from reports.paired import Direction, PairedRatio, order, paired_ratio
+from reports.paired import (
+    Compared,
+    Direction,
+    PairedRatio,
+    judge_family,
+    order,
+    paired_ratio,
+)
 from suites.measure import Blocks, Gauge, best
 from suites.times import samples
 
@@ -36,6 +43,19 @@ class Repeated:
     reference: str
     figures: dict[str, dict[Figure, list[float | None]]] = field(default_factory=dict)
     doubts: dict[str, list[str]] = field(default_factory=dict)
+
+    def judged(self, margins: Mapping[Figure, float]) -> dict[tuple[str, Figure], Compared]:
+        """Every comparison there is, by cell and figure; one family: among many, some stray."""
+        family = {
+            (cell, figure): ratio
+            for cell in self.figures
+            for figure in DIRECTIONS
+            if cell != self.reference and (ratio := self.ratio(cell, figure)) is not None
+        }
+        comparisons = [
+            (ratio, margins[figure], DIRECTIONS[figure]) for (_, figure), ratio in family.items()
+        ]
+        return dict(zip(family, judge_family(comparisons), strict=True))
 
     def ratio(self, cell: str, figure: Figure) -> PairedRatio | None:
         """Over the reference, of the rounds in which both have it; None where there is no such."""

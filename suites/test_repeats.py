@@ -5,23 +5,19 @@ from __future__ import annotations
 import pytest
 
 from fixtures.deployment import PlatformSettings
-from fixtures.errors import ShardproofError
 from fixtures.matrix import Cell
-from fixtures.plugin import State, selected
-from fixtures.running import Servers
-from reports.paired import judge_family, margin_of
+from reports.paired import margin_of
 from reports.record import Outcome, RecordRow
 from reports.statistics import Interval, verdict_lower, verdict_upper
 from suites.expect import RECORDED, Rows
-from suites.measure import Gauge
-from suites.repeats import DIRECTIONS, Repeated, repeat
+from suites.repeats import DIRECTIONS, Repeated
 from suites.times import AGAIN
 
 pytestmark = pytest.mark.repeats
 
 DEFINITION = (
     "ratio to {} of the same round, geometric mean over pairs of server starts, Student's 95 % "
-    "interval of the log-ratio; {}; v1"
+    "interval of the log-ratio; detectable at two-sided 5 % with power 0.9; {}; v1"
 )
 WHAT = {
     "ttft_p50": "median TTFT of the probe",
@@ -29,24 +25,6 @@ WHAT = {
     "e2e_p50": "median end-to-end time of the probe",
     "output_tokens_per_s": "output rate of the best closed loop",
 }
-
-
-@pytest.fixture(scope="session")
-def repeated(
-    request: pytest.FixtureRequest, state: State, servers: Servers, gauge: Gauge
-) -> Repeated | str:
-    """Every selected cell, restarted in turns; or why that could not be done."""
-    cells = [
-        cell
-        for cell in dict.fromkeys(selected(request.session, "repeats"))
-        if cell.plan.failure_class is None and cell.unneeded is None
-    ]
-    if len(cells) < 2:
-        return "--repeats compares cells, and fewer than two that serve are selected"
-    try:
-        return repeat(cells, state.repeats, servers, gauge, state.settings_of)
-    except ShardproofError as error:
-        return f"a cell could not be started again: {error}"
 
 
 def test_repeats(
@@ -65,11 +43,7 @@ def test_repeats(
         pytest.skip(f"{cell.id} is what the others are compared with")
     rows = Rows(record, cell.id)
     ratios = {figure: repeated.ratio(cell.id, figure) for figure in DIRECTIONS}
-    known = {figure: ratio for figure, ratio in ratios.items() if ratio is not None}
-    family = [
-        (ratio, margin_of(figure) or 0.0, DIRECTIONS[figure]) for figure, ratio in known.items()
-    ]
-    told = dict(zip(known, judge_family(family), strict=True))
+    told = repeated.judged({figure: margin_of(figure) or 0.0 for figure in DIRECTIONS})
     limits = _limits(cell, cell_settings)
     for figure, ratio in ratios.items():
         claim, limit = f"repeats/{figure}_ratio", limits.get(figure)
@@ -81,7 +55,9 @@ def test_repeats(
         outcome: Outcome = "passed"
         if limit is not None:
             outcome = (verdict_lower if higher else verdict_upper)(interval, limit)
-        reason = f"{told[figure].verdict}: {told[figure].told}" + ("" if limit else f"; {RECORDED}")
+        reason = f"{told[cell.id, figure].verdict}: {told[cell.id, figure].told}" + (
+            "" if limit else f"; {RECORDED}"
+        )
         advice = "Beyond the ratio in deployments.toml" if outcome == "failed" else ""
         if doubts := repeated.doubts.get(cell.id, []) + repeated.doubts.get(repeated.reference, []):
             outcome, reason, advice = "invalid", doubts[0], AGAIN

@@ -80,6 +80,8 @@ def _expect_percentile(
     outcome: Outcome = "passed"
     reason: str = RECORDED
     advice = ""
+    if found.value is None:
+        reason = f"{name} is among the {failed} of {found.n} requests that failed"
     if limit is not None:
         judged = judge(values, failed, limit, q, confidence)
         outcome, reason = judged.verdict, judged.told

@@ -31,7 +31,15 @@ def deployments(tmp_path_factory: pytest.TempPathFactory) -> Path:
             line = f"{name} = {{ 1 = 1000.0, 2 = 1000.0, 4 = 1000.0, 8 = 1000.0 }}"
         if name == "output_tokens_ratio":
             line = f"{name} = {{ 1 = 1e-6, 2 = 1e-6, 4 = 1e-6, 8 = 1e-6 }}"
-        quick = {"requests": "6", "output_tokens": "6", "stop_s": "3"}
+        quick = {
+            "requests": "6",
+            "output_tokens": "6",
+            "stop_s": "3",
+            "closed": "{ 1 = 2, 4 = 8 }",
+            "poisson_requests": "6",
+            "image_requests": "6",
+            "foreign_cores": "1000.0",  # these tests run beside others
+        }
         lines.append(f"{name} = {quick[name]}" if name in quick else line)
     file = tmp_path_factory.mktemp("budgets") / "deployments.toml"
     file.write_text("\n".join(lines))

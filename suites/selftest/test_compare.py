@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from reports.compare import WORST_FIRST, compare, main
-from reports.record import Row, write_report
+from reports.record import JsonObject, Row, write_report
 from suites.selftest.sample_run import a_footer, a_header, a_row, a_run
 
 EXACT = {"claim": "sharding/bytes", "better": "exact", "low": None, "high": None, "limit": None}
@@ -138,6 +138,58 @@ def test_another_checkpoint_and_a_partial_run_are_noted() -> None:
     assert "abc → def" in checkpoint_note
     assert "NEW is partial" in partial_note
     assert compare(a_run([a_row()]), a_run([a_row()])).notes == ()
+
+
+def a_partial(**changes: list[str]) -> JsonObject:
+    cells = {"done": ["original-tp1"], "unfinished": [], "not_reached": ["padded-tp2"]}
+    told = {"why": "interrupted by SIGTERM", "during": None, **cells, **changes}
+    return a_footer(interrupted=True, exit_status=2, partial=told)
+
+
+UNREACHED = {**SKIPPED, "reason": "not reached before the run ended: interrupted by SIGTERM"}
+
+
+@pytest.mark.parametrize(
+    ("footer", "rows", "verdict", "code"),
+    [
+        (a_partial(), [], "incomparable", 2),
+        (a_partial(), [a_row(**UNREACHED)], "incomparable", 2),
+        (a_partial(done=[], unfinished=["padded-tp2"], not_reached=[]), [], "incomparable", 2),
+        (a_footer(interrupted=True), [], "incomparable", 2),  # of 1.1: it does not say how far
+        (a_partial(done=["padded-tp2"], not_reached=[]), [], "gone", 1),
+        (a_partial(not_reached=[]), [], "gone", 1),  # nobody had selected it
+        (a_partial(), [a_row(**DIED)], "broke", 1),
+        (a_partial(), [a_row()], "same", 0),
+        (a_footer(), [], "gone", 1),
+    ],
+)
+def test_what_a_partial_run_never_reached_is_neither_gone_nor_well(
+    footer: JsonObject, rows: list[Row], verdict: str, code: int
+) -> None:
+    comparison = compare(a_run([a_row()]), a_run(rows, footer=footer))
+    (change,) = comparison.changes
+    assert (change.verdict, comparison.exit_code) == (verdict, code)
+    if verdict == "incomparable":
+        assert change.reason.startswith("NEW is partial, and ended before this claim had an answer")
+
+
+def test_a_partial_run_that_is_well_so_far_gets_no_clean_bill() -> None:
+    done, missing = a_row(cell="original-tp1"), a_row()
+    comparison = compare(a_run([done, missing]), a_run([done], footer=a_partial()))
+    assert comparison.exit_code == 2
+    assert comparison.summary.startswith(
+        "No regression in 1 compared claim, and 1 not reached by a partial NEW."
+    )
+    (note,) = comparison.notes
+    assert note == (
+        "NEW is partial: interrupted by SIGTERM; done: original-tp1; not reached: padded-tp2"
+    )
+
+
+def test_what_a_partial_old_lacks_is_new() -> None:
+    comparison = compare(a_run([], footer=a_partial()), a_run([a_row()]))
+    assert [change.verdict for change in comparison.changes] == ["new"]
+    assert comparison.notes[0].startswith("OLD is partial")
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_use_is_the_difference_of_two_looks() -> None:
         ours_cores=1.5,
         foreign_cores=1.0,
         foreign=(Spender(pid=3, name="p3", cores=0.4), Spender(pid=2, name="p2", cores=0.2)),
-        steal_share=2.0 / 27.0,
+        steal_share=1.98 / 27.0,
         swap_bytes_per_s=2.0 * MIB,
         quota_share=0.1,
     )

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from reports.costs import Cost, Costs, costs, figures
+from reports.costs import Cost, figures
 from reports.html import render
 from reports.matrix import judged_cells
 from reports.record import CellRecord, Row, Run
+from reports.scaling import Costs, costs
 from suites.selftest.sample_run import a_cell, a_header, a_row, a_run
 from suites.selftest.test_html import Page
 
@@ -32,14 +33,16 @@ def rows_of(cell: str, timed: Timed | None) -> list[Row]:
     if timed is None:
         reason = f"{cell} is planned to fail (load): there is no answer to time"
         empty = {"outcome": "not_run", "value": None, "reason": reason, **plain}
-        return [a_row(claim=f"{name}/{name}", **empty) for name in ("latency", "load")]
+        return [a_row(claim=f"{name}/{name}", **empty) for name in ("latency", "throughput")]
     ttft, tpot, rate, weights = timed
     named = {"ttft": ttft, "tpot": tpot, "e2e": ttft + 63 * tpot}
     rows = [a_row(claim=f"latency/{k}_p50", value=v, unit="s", **plain) for k, v in named.items()]
     rows += [
-        a_row(claim=f"load/{load}/output_tokens_per_s", value=rate / n, unit="token/s", **plain)
-        for load, n in zip(LOADS, (8, 1, 2), strict=True)  # the middle one is the peak
+        a_row(claim=f"throughput/{at}/output_tokens_per_s", value=rate / n, unit="token/s", **plain)
+        for at, n in zip(LOADS, (8, 1, 2), strict=True)  # the middle one is the peak
     ]
+    of_cell = {"throughput/output_tokens_per_s": rate, "throughput/image4/output_tokens_per_s": 999}
+    rows += [a_row(claim=k, value=v, unit="token/s", **plain) for k, v in of_cell.items()]
     tp = int(cell[-1])
     return rows + [
         a_row(
@@ -110,7 +113,8 @@ def test_padding_is_what_the_original_would_not_hold() -> None:
 
 def test_padding_is_held_against_the_original_at_the_nearest_size() -> None:
     cost = by_cell(timed_run(original_tp2=(0.1, 0.03, 90.0, 30.0)))["padded-tp4"]
-    assert (cost.beyond.value, cost.beyond.note) == (pytest.approx(10 / 40), "as at tp 2")
+    assert cost.beyond.value == pytest.approx(10 / 40)
+    assert cost.beyond.note == "as at tp 2"
 
 
 def test_what_is_missing_is_a_dash_with_its_reason_and_never_zero() -> None:

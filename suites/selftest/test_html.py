@@ -10,7 +10,7 @@ import pytest
 from reports.html import main, markdown_summary, render
 from reports.matrix import judged_cells, number_text, sentence, shorten, text_matrix
 from reports.record import Journal, Row, Run, write_report
-from suites.selftest.sample_run import a_cell, a_footer, a_header, a_row, a_run
+from suites.selftest.sample_run import STAGES, a_cell, a_footer, a_header, a_row, a_run
 
 STYLE = Path(__file__).parents[2] / "reports" / "templates" / "style.css"
 CAUGHT = {"claim": "numerics/text/caught", "value": 2.0, "limit": 0.05}
@@ -98,6 +98,10 @@ def test_the_sentence_owns_up_to_what_it_does_not_know() -> None:
     assert sentence(serving) == "The 1 cell that ran behaves as planned; 2 of 3 were not run."
     assert sentence(a_run()) == "None of 3 cells was served."
     assert sentence(three_cells(interrupted=True)).startswith("Partial, the run was interrupted: 2")
+    killed = Run(well.header | {"selected": list(STAGES)}, (), well.rows[:1], None)
+    assert sentence(killed).startswith(
+        "Unfinished, the run crashed or is still running (of 3 cells 0 done, 1 unfinished, 2 not "
+    )
     assert sentence(Run(well.header, (), (), None)).startswith("Unfinished, the run crashed")
     broken = Run(well.header, well.cells[:2], well.rows[:2], a_footer(exit_status=1))
     assert "Yet pytest ended with exit status 1" in sentence(broken)
@@ -314,5 +318,10 @@ def test_the_command_renders_a_journal_and_a_report(
     assert "2 of 3 cells" in (tmp_path / "a.html").read_text()
     assert "Unfinished, the run crashed" in (tmp_path / "b.html").read_text()
     assert main([str(tmp_path / "a.html"), "--out", str(tmp_path / "c.html")]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert main([str(tmp_path / "absent.jsonl")]) == 2
+    assert main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 3
     assert not (tmp_path / "c.html").exists()
+    assert main([str(journal.path)]) == 0
+    assert "Unfinished, the run crashed" in (tmp_path / "report.html").read_text()
+    assert str(tmp_path / "report.html") in capsys.readouterr().out

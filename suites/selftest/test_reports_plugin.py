@@ -29,12 +29,12 @@ pytest_plugins = ["reports.plugin"]
 def pytest_shardproof_header(config):
     return json.loads('''{json.dumps(a_header(command=["pytest"]))}''')
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item):
-    marker = item.get_closest_marker("about")
-    if marker:
-        cell, claim = marker.args
-        item.user_properties.append(("shardproof_subject", {{"cell": cell, "claim": claim}}))
+def pytest_collection_finish(session):
+    for item in session.items:
+        marker = item.get_closest_marker("about")
+        if marker:
+            cell, claim = marker.args
+            item.user_properties.append(("shardproof_subject", {{"cell": cell, "claim": claim}}))
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "about(cell, claim): a claim")
@@ -291,7 +291,14 @@ def test_two(record):
         ("plan/y", "not_run"),
     ]
     (missed,) = run.cells
-    assert missed.reason == "not selected, or not reached before the run stopped"
+    assert missed.reason == "not selected in this run"
+    assert run.footer["partial"] == {
+        "why": "interrupted",
+        "during": "padded-tp2 plan/y",
+        "done": ["original-tp1"],
+        "unfinished": ["padded-tp2"],
+        "not_reached": [],
+    }
     assert "Partial, the run was interrupted" in (latest / "report.html").read_text()
 
 
@@ -305,6 +312,30 @@ def test_one():
     assert run.footer
     assert run.footer["interrupted"] is True
     assert [row.outcome for row in run.rows] == ["not_run"]
+
+
+def test_a_run_that_stops_at_a_failure_says_what_it_never_reached(
+    session: Session, latest: Path
+) -> None:
+    result = session(
+        """
+@about("original-tp1", "plan/x")
+def test_one(): assert False
+
+@about("padded-tp2", "plan/y")
+def test_two(): pass
+""",
+        "-x",
+    )
+    run = report(latest)
+    assert run.footer
+    assert run.footer["interrupted"] is False
+    assert run.footer["partial"]["done"] == ["original-tp1"]
+    assert run.footer["partial"]["not_reached"] == ["padded-tp2"]
+    assert [(row.outcome, row.reason) for row in run.rows if row.cell == "padded-tp2"] == [
+        ("not_run", "not reached before the run ended: stopping after 1 failures")
+    ]
+    result.stdout.fnmatch_lines(["Partial, the run stopped early (of 2 cells 1 done, *"])
 
 
 def test_a_killed_run_leaves_its_journal_and_no_report(

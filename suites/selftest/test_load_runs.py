@@ -1,0 +1,130 @@
+"""Latency and load as their users run them, against stubs: budgets, repeats, failures by kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from time import monotonic
+
+import pytest
+
+from fixtures.load.probe import probe
+from reports.paired import judge_family, order, paired_ratio
+from suites.selftest.clocked import clock
+from suites.selftest.runs import Inner, changed, run_inner
+
+TWO = "(original or padded) and tp1"
+
+
+def test_a_budget_that_cannot_pass_is_refused_before_a_server_starts(
+    tmp_path: Path, cache: Path, deployments: Path
+) -> None:
+    old = "[platforms.cpu.latency]\n"
+    file = changed(deployments, tmp_path, old, old + "ttft_s = { p99 = 1.0 }\n")
+    inner = run_inner(tmp_path / "r", cache, "-m", "latency and tp1", deployments=file)
+    assert inner.code == 4
+    assert "original-tp1: latency.ttft_s.p99: p99 at 99 % confidence can never pass" in inner.output
+    assert "it needs 459" in inner.output
+    assert inner.starts == []
+
+
+@pytest.mark.parametrize("rounds", ["1", "3", "-2", "many"])
+def test_rounds_that_say_little_are_refused(
+    rounds: str, tmp_path: Path, cache: Path, deployments: Path
+) -> None:
+    inner = run_inner(tmp_path, cache, f"--repeats={rounds}", deployments=deployments)
+    assert inner.code == 4
+    assert "expected an even number from 2 on" in inner.output
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory, cache: Path, deployments: Path) -> Inner:
+    """Two cells in two rounds; the second is slow."""
+    return run_inner(
+        tmp_path_factory.mktemp("repeated"),
+        cache,
+        "--repeats=2",
+        "-m",
+        f"repeats and {TWO}",
+        behaviours=["padded-tp1.r1=slow", "padded-tp1.r2=slow"],
+        deployments=deployments,
+    )
+
+
+def test_cells_restart_in_turns_forward_and_backward(repeated: Inner) -> None:
+    assert repeated.starts == [
+        "original-tp1.r1", "padded-tp1.r1", "padded-tp1.r2", "original-tp1.r2",
+    ]  # fmt: skip
+
+
+def test_a_ratio_is_over_pairs_of_starts_and_says_what_it_would_have_shown(
+    repeated: Inner,
+) -> None:
+    row = repeated.row("padded-tp1", "repeats/tpot_p50_ratio")
+    assert (row["n"], row["better"]) == (2, "lower")
+    assert row["value"] > 3  # 20 ms more for each token
+    assert row["low"] < row["value"] < row["high"]
+    assert row["detectable"] > 0
+    assert "in 2 pairs" in row["reason"]
+    assert repeated.rows("original-tp1", "repeats/")[0]["outcome"] == "not_run"
+
+
+def test_without_the_option_nothing_is_restarted(
+    tmp_path: Path, cache: Path, deployments: Path
+) -> None:
+    inner = run_inner(tmp_path, cache, "-m", f"repeats and {TWO}", deployments=deployments)
+    assert (inner.code, inner.starts) == (5, [])
+
+
+def test_a_server_that_dies_under_load_is_told_by_kind(
+    tmp_path: Path, cache: Path, deployments: Path
+) -> None:
+    inner = run_inner(
+        tmp_path,
+        cache,
+        "-m",
+        f"throughput and {TWO}",
+        behaviours=["padded-tp1=die-mid-run"],
+        deployments=deployments,
+    )
+    assert inner.code == 1
+    rows = [row for row in inner.rows("padded-tp1") if row["claim"].endswith("failed_requests")]
+    assert {row["outcome"] for row in rows} == {"failed"}
+    assert "dropped (the connection broke" in rows[0]["reason"]
+    assert "refused (no connection could be made)" in rows[-1]["reason"]
+    healthy = inner.rows("original-tp1", "throughput/closed")
+    # A stub has no counters of its own to agree with.
+    assert {one["outcome"] for one in healthy if "agreement" not in one["claim"]} == {"passed"}
+
+
+def test_raw_samples_lie_beside_the_report(tmp_path: Path, cache: Path, deployments: Path) -> None:
+    run_inner(tmp_path, cache, "-m", "latency and original and tp1", deployments=deployments)
+    (block,) = tmp_path.glob("loads/original-tp1-*/cell-l-text.json")
+    content = json.loads(block.read_text())
+    assert len(content["load"]["streams"]) == 6
+    assert all(len(one["chunks_s"]) == 6 for one in content["load"]["streams"])
+    assert content["machine"]["cpu"]["cores"] >= 1
+
+
+def test_ten_percent_more_for_each_token_is_called_worse(tmp_path: Path) -> None:
+    rounds = order(("1", "1.10"), 4)
+    found: dict[str, list[float]] = {"1": [], "1.10": []}
+    for turn, sequence in enumerate(rounds):
+        for factor in sequence:
+            folder = tmp_path / f"{turn}-{factor}"
+            options = ("--first-s=0.02", "--gap-s=0.01", f"--slow={factor}")
+            with clock(folder, *options) as (server, _), probe(server) as one:
+                streams = [
+                    one.stream(f"{turn} {index} x", max_tokens=12, until_s=one_minute())
+                    for index in range(5)
+                ]
+            found[factor].append(median(stream.tpot_s or 0.0 for stream in streams))
+    ratio = paired_ratio(found["1"], found["1.10"])
+    (judged,) = judge_family([(ratio, 0.03, "lower")])
+    assert judged.verdict == "worse", judged.told
+    assert ratio.value == pytest.approx(1.1, abs=0.05)
+
+
+def one_minute() -> float:
+    return monotonic() + 60
