@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -95,7 +96,9 @@ def serving(url: str, model: str, directory: Path | None = None) -> Server:
 
 def write_tokenizer(directory: Path) -> Path:
     """The miniature's, without a model."""
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    # Without a kind of model vLLM looks for one twice, two seconds apart, at every block.
+    (directory / "config.json").write_text(json.dumps({"model_type": "llama"}))
     for name, text in tokenizer_files().items():
         (directory / name).write_text(text, encoding="utf-8")
     return directory

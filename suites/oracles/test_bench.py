@@ -28,7 +28,8 @@ from fixtures.load.instrument import Arrivals
 from fixtures.load.prompts import Prompt
 from fixtures.load.streams import KINDS, Kind, Load, failures_by_kind
 from fixtures.serving.server import Server
-from fixtures.tokenizer import tokenizer_files
+from suites.benchmarks import side_by_side
+from suites.benchmarks.instruments import write_tokenizer
 from suites.benchmarks.truth import error, miscounted, paired
 from suites.selftest.clocked import clock, read_log
 from suites.selftest.stub_streams import FAULTS
@@ -57,8 +58,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clock]:
             if options not in running:
                 directory = tmp_path_factory.mktemp("clock")
                 running[options] = stack.enter_context(clock(directory, *options))
-                for name, text in tokenizer_files().items():
-                    (directory / "model" / name).write_text(text, encoding="utf-8")
+                write_tokenizer(directory / "model")  # the stub has read its config
             return running[options]
 
         yield start
@@ -365,6 +365,20 @@ def test_arrivals_due_after_the_deadline_are_not_waited_for(started: Clock, benc
     assert time.monotonic() - began_s < LONG_S  # of the 100 s of all arrivals
     assert failures_by_kind(found.load.streams).keys() == {"unsent"}
     assert len(found.load.streams) == 50
+
+
+# ------------------------------------------------------------------ side by side
+
+
+def test_the_two_side_by_side_differ_only_where_it_is_explained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert side_by_side.main(["--requests=16", "--output-tokens=4"]) == 0
+    said = capsys.readouterr().out
+    assert side_by_side.UNEXPLAINED not in said
+    assert said.count("| TPOT, median (ms) |") == 3
+    assert said.count("misses by ours") >= 3
+    assert "Misses by ours: 2 short, 2 malformed; failures by vLLM's: 0." in said
 
 
 # ------------------------------------------------------------------ the process

@@ -12,7 +12,7 @@ import pytest
 from fixtures.load.streams import Load, Stream
 from suites.benchmarks import clients
 from suites.benchmarks.clients import Outcome, Pace, Step, run, sustained
-from suites.benchmarks.instruments import Probe, VllmBench
+from suites.benchmarks.instruments import INSTRUMENTS, Probe, VllmBench
 from suites.benchmarks.truth import Error, spread
 
 FAST = Pace(first_s=0.02, gap_s=0.005, output_tokens=6)
@@ -109,7 +109,7 @@ def test_an_instrument_that_is_not_installed_is_left_out_and_refused_by_name(
     monkeypatch.setattr(clients, "ERRORS", (STEP,))
     monkeypatch.setattr(clients, "REACH", (Step("reach", FAST, 1, 3),))
     absent = {VllmBench.name: (VllmBench, lambda: False)}
-    monkeypatch.setattr(clients, "INSTRUMENTS", clients.INSTRUMENTS | absent)
+    monkeypatch.setattr(clients, "INSTRUMENTS", INSTRUMENTS | absent)
     assert clients.main([]) == 0
     said = capsys.readouterr()
     assert "vllm bench serve is not installed beside this Python" in said.err
