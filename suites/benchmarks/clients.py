@@ -8,7 +8,8 @@ jitter, so that they neither march in step nor differ from run to run.
 
     python -m suites.benchmarks.clients --json clients.json
 
-About a minute and a half for an instrument, on a machine that does nothing else: what else runs is
+vLLM's own benchmark takes part where vLLM is installed (`.tox/cpu/bin/python`). About a minute and
+a half for an instrument (two for vLLM's), on a machine that does nothing else: what else runs is
 measured, too.
 """
 
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -209,13 +210,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = [instrument.name for instrument in INSTRUMENTS]
-    parser.add_argument("--instrument", action="append", choices=names, help="default: all")
+    parser.add_argument(
+        "--instrument", action="append", choices=INSTRUMENTS, help="default: all that are installed"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="every figure, for a program")
     options = parser.parse_args(argv)
     words = caption()
-    chosen = [one for one in INSTRUMENTS if one.name in (options.instrument or names)]
-    measured = {instrument.name: measure(instrument) for instrument in chosen}
+    there = [name for name, (_, installed) in INSTRUMENTS.items() if installed()]
+    for name in options.instrument or INSTRUMENTS:
+        if name not in there:
+            said = f"{name} is not installed beside this Python: run it with that of `tox -e cpu`"
+            if options.instrument:
+                parser.error(said)
+            print(said, file=sys.stderr)
+    measured = {}
+    for name in (one for one in there if one in (options.instrument or there)):
+        make, _ = INSTRUMENTS[name]
+        with closing(make()) as instrument:
+            measured[name] = measure(instrument)
     print("\n".join([*markdown(measured), "", words]))
     if options.json:
         found = {

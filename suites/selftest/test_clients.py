@@ -12,7 +12,7 @@ import pytest
 from fixtures.load.streams import Load, Stream
 from suites.benchmarks import clients
 from suites.benchmarks.clients import Outcome, Pace, Step, run, sustained
-from suites.benchmarks.instruments import Probe
+from suites.benchmarks.instruments import INSTRUMENTS, Probe, VllmBench
 from suites.benchmarks.truth import Error, spread
 
 FAST = Pace(first_s=0.02, gap_s=0.005, output_tokens=6)
@@ -31,6 +31,9 @@ class Altered:
     ) -> Load:
         load = Probe().run(url, model, prompts, concurrency, output_tokens)
         return replace(load, streams=tuple(map(self.alter, load.streams)))
+
+    def close(self) -> None:
+        pass
 
 
 def later(stream: Stream) -> Stream:
@@ -98,3 +101,19 @@ def test_the_command_prints_a_table_and_writes_every_figure(
     found = json.loads(out.read_text())["instruments"]["probe"]
     assert found["errors"][0]["error_s"]["ttft_s"]["n"] == 6
     assert [step["concurrency"] for step in found["reach"]] == [1]
+
+
+def test_an_instrument_that_is_not_installed_is_left_out_and_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(clients, "ERRORS", (STEP,))
+    monkeypatch.setattr(clients, "REACH", (Step("reach", FAST, 1, 3),))
+    absent = {VllmBench.name: (VllmBench, lambda: False)}
+    monkeypatch.setattr(clients, "INSTRUMENTS", INSTRUMENTS | absent)
+    assert clients.main([]) == 0
+    said = capsys.readouterr()
+    assert "vllm bench serve is not installed beside this Python" in said.err
+    assert "| probe |" in said.out
+    assert "| vllm bench serve |" not in said.out
+    with pytest.raises(SystemExit, match="2"):
+        clients.main(["--instrument", "vllm bench serve"])

@@ -31,6 +31,7 @@ LAYERS = {
     "fixtures.objections": PURE,
     "fixtures.serving.conditions": PURE,
     "fixtures.share": PURE,
+    "fixtures.load.bench_results": PURE,
     "fixtures.load.instrument": EFFECTS,
     "fixtures.load.prompts": PURE,
     "fixtures.load.streams": PURE,
