@@ -120,6 +120,7 @@ def test_a_run_ended_while_it_measures_has_a_partial_report(
     assert why in rows["padded-tp1", f"{suite}/{suite}"]["reason"]
     headline = f"Partial, the run was {why} (of 5 cells 1 done, 1 unfinished, 3 not reached)"
     assert headline in ended.output
+    assert f"partial report kept in {ended.reports}; ending what runs ..." in ended.output
     assert "not reached: trimmed-tp1, padded-tp1, regrouped-tp1" in ended.output
     page = (ended.reports / "report.html").read_text()
     assert headline in page
