@@ -70,6 +70,10 @@ def end_run(tmp_path: Path, cache: Path, deployments: Path) -> Callable[..., End
                 time.sleep(0.1)
             code = process.wait(timeout=DEADLINE_S)
             after_s = time.monotonic() - began_s
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # pytest's faulthandler tells where it hangs
+            process.wait()
+            raise AssertionError(output.read_text()) from None
         finally:
             process.kill()
             process.wait()
