@@ -11,6 +11,8 @@ import json
 import os
 import signal
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -33,6 +36,7 @@ from suites.benchmarks.instruments import write_tokenizer
 from suites.benchmarks.truth import error, miscounted, paired
 from suites.selftest.clocked import clock, read_log
 from suites.selftest.stub_streams import FAULTS
+from suites.selftest.test_bench import gone
 
 pytestmark = [
     pytest.mark.oracles,
@@ -42,6 +46,7 @@ pytestmark = [
     ),
 ]
 
+ROOT = Path(__file__).parents[2]
 Clock = Callable[..., tuple[Server, Path]]
 TOKENS = 8
 LONG_S = 60.0  # a machine that is busy stays far below, a deadline that is missed far above
@@ -408,3 +413,31 @@ def test_prompts_and_results_are_left_as_they_should(started: Clock, tmp_path: P
         assert result["median_ttft_ms"] == found.figures["median_ttft_ms"]
         assert found.printed.strip() in (tmp_path / "bench.log").read_text()
     assert {thread.name for thread in threading.enumerate()} == before
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from fixtures.load.bench import Bench
+from suites.oracles.test_bench import Arrivals, serving, texts
+folder = Path(sys.argv[1])
+server = serving(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
+bench = Bench(folder / "bench.log", folder / "blocks")
+bench.run(server, texts(2, "orphan"), arrivals=Arrivals(clients=2), output_tokens=8,
+          deadline_s=600, progress=lambda done, total: print("under way", flush=True))
+"""
+
+
+def test_it_ends_in_the_middle_of_a_block_with_a_parent_that_is_killed(
+    started: Clock, tmp_path: Path
+) -> None:
+    server, _ = started("--first-s=0.01", "--fault=stall=2")
+    model = server.argv[server.argv.index("--model") + 1]
+    command = [sys.executable, "-c", PARENT, str(tmp_path), server.url, server.model, model]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "under way\n"
+        (child,) = psutil.Process(parent.pid).children()
+        assert child.is_running()
+        parent.kill()
+        assert gone(child.pid)

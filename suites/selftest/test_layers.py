@@ -56,6 +56,7 @@ LAYERS = {
     "suites": CLAIMS,
     "suites.benchmarks": GLUE,
     "suites.conftest": GLUE,
+    "suites.oracles.test_bench": GLUE,
     "suites.selftest": GLUE,
     "suites.selftest.small_configs": CLAIMS,
 }
