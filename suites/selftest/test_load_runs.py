@@ -70,6 +70,16 @@ def test_a_ratio_is_over_pairs_of_starts_and_says_what_it_would_have_shown(
     assert repeated.rows("original-tp1", "repeats/")[0]["outcome"] == "not_run"
 
 
+@pytest.mark.parametrize("option", ["--faults", "--repeats=2"])
+def test_an_option_that_selects_nothing_is_refused(
+    option: str, tmp_path: Path, cache: Path, deployments: Path
+) -> None:
+    arguments = (option, "-m", "plan and padded and tp4")
+    inner = run_inner(tmp_path, cache, *arguments, deployments=deployments)
+    assert inner.code == 4
+    assert "has nothing to do here" in inner.output
+
+
 def test_without_the_option_nothing_is_restarted(
     tmp_path: Path, cache: Path, deployments: Path
 ) -> None:
