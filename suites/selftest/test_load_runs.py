@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from statistics import median
 from time import monotonic
 
 import pytest
@@ -123,13 +122,14 @@ def test_ten_percent_more_for_each_token_is_called_worse(tmp_path: Path) -> None
     for turn, sequence in enumerate(rounds):
         for factor in sequence:
             folder = tmp_path / f"{turn}-{factor}"
-            options = ("--first-s=0.02", "--gap-s=0.01", f"--slow={factor}")
+            options = ("--first-s=0.02", "--gap-s=0.02", f"--slow={factor}")
             with clock(folder, *options) as (server, _), probe(server) as one:
                 streams = [
                     one.stream(f"{turn} {index} x", max_tokens=12, until_s=one_minute())
                     for index in range(5)
                 ]
-            found[factor].append(median(stream.tpot_s or 0.0 for stream in streams))
+            # Of each start the best: these tests run beside others, which only add.
+            found[factor].append(min(stream.tpot_s or 0.0 for stream in streams))
     ratio = paired_ratio(found["1"], found["1.10"])
     (judged,) = judge_family([(ratio, 0.03, "lower")])
     assert judged.verdict == "worse", judged.told
