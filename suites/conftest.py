@@ -68,7 +68,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     and how often it stood."""
     outcomes = ("passed", "failed")
     reports = [r for name in outcomes for r in terminalreporter.stats.get(name, ())]
-    recorded = (content for r in reports for key, content in r.user_properties if key == ROW)
+    # Of a test whose fixture failed, and of a skipped one that scored for others, too; once each.
+    stats = terminalreporter.stats
+    every = {r.nodeid: r for name in (*outcomes, "skipped", "error") for r in stats.get(name, ())}
+    properties = (getattr(report, "user_properties", ()) for report in every.values())
+    recorded = (content for found in properties for key, content in found if key == ROW)
     if lines_of_figures := figures(row for row in recorded if isinstance(row, dict)):
         terminalreporter.section("numerics")
         for line in lines_of_figures:
