@@ -23,8 +23,6 @@ from fixtures.serving.client import Stream
 from reports.equivalence import Flips
 from reports.record import Outcome, RecordRow, Row
 from reports.statistics import Interval, verdict_lower, verdict_upper
-from suites.lanes import Limits, Strata, estimate, judged
-from suites.numerics import DEFINITIONS, Differences
 
 RECORDED = "recorded; deployments.toml sets no limit for it"
 
@@ -210,82 +208,6 @@ def expect_capacity(record: RecordRow, running: Running, settings: PlatformSetti
 # ------------------------------------------------------------------ numerics
 
 
-def expect_close(
-    record: RecordRow,
-    cell: str,
-    lane: str,
-    strata: Strata,
-    limits: Limits,
-    *,
-    against: str,
-    flip_margin: float,
-    floor: float | None = None,
-) -> None:
-    """Every stratum's metrics within their limits; `floor` is what RMS d must *exceed*."""
-    rows = Rows(record, cell)
-    for one in judged(strata, limits, flip_margin=flip_margin):
-        reason = RECORDED if one.limit is None else None
-        rows.add(
-            f"numerics/{lane}/{one.stratum}/{one.metric}",
-            one.outcome,
-            value=one.value,
-            low=one.low,
-            high=one.high,
-            n=one.n,
-            limit=one.limit,
-            detectable=one.detectable,
-            unit=one.unit,
-            better="higher" if one.metric == "same_top" else None if floor else "lower",
-            definition=f"{one.definition}; against {against}",
-            reason="; ".join(filter(None, (reason, one.note))) or None,
-            advice=_far(one.outcome, against),
-        )
-    if floor is not None:
-        for stratum, documents in strata.items():
-            _expect_apart(
-                rows,
-                f"numerics/{lane}/{stratum}/told_apart",
-                documents,
-                floor,
-                against,
-                advice="A changed checkpoint that cannot be told apart means this comparison is "
-                "blind, or the variant is the original under another name",
-            )
-    rows.settle()
-
-
-def _far(outcome: Outcome, against: str) -> str:
-    if outcome == "inconclusive":
-        return "The interval straddles the limit: more documents would decide (`--corpus full`)"
-    return (
-        f"The answers differ from those of {against}. If sharding passed on this cell, the weights "
-        "were changed: `python -m fixtures.variants verify DIR`; if not, start there"
-    )
-
-
-def _expect_apart(
-    rows: Rows,
-    claim: str,
-    documents: Sequence[Differences],
-    limit: float,
-    against: str,
-    *,
-    reason: str | None = None,
-    advice: str = "",
-) -> None:
-    found = estimate(documents, "rms_d")
-    rows.add_measured(
-        claim,
-        verdict_lower(found.interval, limit),
-        found.interval,
-        limit,
-        unit="nat",
-        definition=f"{DEFINITIONS['rms_d']}; against {against}; must exceed the limit",
-        reason=reason,
-        advice=advice,
-    )
-
-
 def expect_task(rows: Rows, stratum: str, flips: Flips, limit: float | None) -> None:
     """Of the answers that were right, at most a share `limit` is lost."""
     found = flips.loss() if flips.right_before else None
@@ -320,23 +242,6 @@ def expect_task(rows: Rows, stratum: str, flips: Flips, limit: float | None) -> 
         "one-sided 1 %; v1",
         advice="Answers changed that a user would notice: see the lanes above for where",
     )
-
-
-def expect_caught(
-    record: RecordRow, cell: str, strata: Strata, limit: float, *, against: str
-) -> None:
-    """A cell planned to answer wrongly is shown to: its RMS d is beyond a good cell's limit."""
-    rows = Rows(record, cell)
-    for stratum, documents in strata.items():
-        _expect_apart(
-            rows,
-            f"numerics/control/{stratum}/caught",
-            documents,
-            limit,
-            against,
-            reason="planned to answer wrongly; the difference must exceed the limit of a good cell",
-        )
-    rows.settle()
 
 
 # ------------------------------------------------------- latency, throughput

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,18 +19,17 @@ from fixtures.prediction import plan
 from fixtures.repairs import resized
 from fixtures.running import Running
 from fixtures.serving.server import Refused
-from reports.equivalence import Flips
+from reports.equivalence import Flips, cluster_mean
 from reports.record import Row
 from reports.statistics import Interval
 from suites.expect import (
     Rows,
-    expect_caught,
-    expect_close,
     expect_shards,
     expect_stage,
     expect_task,
     expect_within,
 )
+from suites.expect_numerics import expect_caught, expect_close
 from suites.lanes import Metric
 from suites.numerics import Differences
 from suites.selftest.apart import differing
@@ -117,6 +117,22 @@ def test_a_straddling_interval_is_inconclusive() -> None:
 def test_a_variant_that_must_differ_and_does_not_is_a_failure() -> None:
     assert close(documents(0.0), limits={}, floor=0.1)["told_apart"] == "failed"
     assert close(documents(0.4), limits={}, floor=0.1)["told_apart"] == "passed"
+
+
+def test_what_tells_two_models_apart_is_estimated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    estimated = Mock(wraps=cluster_mean)
+    monkeypatch.setattr("suites.lanes.cluster_mean", estimated)
+    record, strata = Recorder(), {"text": documents(0.4), "code": documents(0.3)}
+    expect_close(
+        record, "trimmed-tp1", "quality", strata, {}, against="o", flip_margin=0.1, floor=0.1
+    )
+    assert estimated.call_count == 5 * 2  # metrics times strata
+    rows = {row.claim: row for row in record.rows}
+    for stratum in strata:
+        apart, rms_d = (
+            rows[f"numerics/quality/{stratum}/{name}"] for name in ("told_apart", "rms_d")
+        )
+        assert (apart.value, apart.low, apart.high) == (rms_d.value, rms_d.low, rms_d.high)
 
 
 def test_a_silent_cell_that_is_not_caught_is_a_failure() -> None:
