@@ -5,6 +5,10 @@ As in `suites.expect`: every row is recorded, and then the test fails with all t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
 from reports.record import Outcome, RecordRow
 from reports.statistics import Interval, verdict_lower
 from suites.expect import RECORDED, Rows
@@ -101,3 +105,20 @@ def expect_caught(
             reason="planned to answer wrongly; the difference must exceed the limit of a good cell",
         )
     rows.settle()
+
+
+@contextmanager
+def timed(rows: Rows, part: str) -> Iterator[None]:
+    """Record what a part of a cell's numerics took; nothing where it broke off."""
+    began_s = monotonic()
+    yield
+    took = Interval(monotonic() - began_s, None, None, 1)
+    rows.add_measured(
+        f"numerics/seconds/{part}",
+        "passed",
+        took,
+        None,
+        unit="s",
+        better="lower",
+        definition="wall clock of one pass over what this cell is asked for its numerics; v1",
+    )

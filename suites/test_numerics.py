@@ -25,7 +25,7 @@ from suites.calibration import NULLS, null_quantiles
 from suites.corpus import Document
 from suites.evidence import Table, evidence
 from suites.expect import Rows, expect_task
-from suites.expect_numerics import expect_caught, expect_close
+from suites.expect_numerics import expect_caught, expect_close, timed
 from suites.lanes import Limits, Metric
 from suites.numerics import Differences, MismatchError, differences, longest_run
 from suites.pace import Say
@@ -56,9 +56,10 @@ def scores(
     if cell.id not in baseline.by_cell:
         rows = Rows(record, cell.id)
         try:
-            baseline.by_cell[cell.id] = score_corpus(
-                measured, documents, reference=baseline.scores, say=say
-            )
+            with timed(rows, "scoring"):
+                baseline.by_cell[cell.id] = score_corpus(
+                    measured, documents, reference=baseline.scores, say=say
+                )
         except ScoringError as error:
             baseline.unscorable[cell.id] = str(error)
             rows.add(
@@ -302,7 +303,8 @@ def test_tasks(
         pytest.skip(f"{cell.id} is planned to answer wrongly: nobody expects it to do tasks")
     rows = Rows(record, cell.id)
     try:
-        after = answered(measured, asked_tasks, say)
+        with timed(rows, "tasks"):
+            after = answered(measured, asked_tasks, say)
     except ScoringError as error:
         rows.add(
             "numerics/task/answered", "failed", reason=str(error), advice=cause_in(measured.log)

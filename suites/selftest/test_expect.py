@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from suites.expect import (
     expect_task,
     expect_within,
 )
-from suites.expect_numerics import expect_caught, expect_close
+from suites.expect_numerics import expect_caught, expect_close, timed
 from suites.lanes import Metric
 from suites.numerics import Differences
 from suites.selftest.apart import differing
@@ -143,6 +144,20 @@ def test_a_silent_cell_that_is_not_caught_is_a_failure() -> None:
         expect_caught(
             record, "original-tp4", {"text": documents(0.001)}, 0.05, against="original-tp1"
         )
+
+
+def test_what_a_part_of_the_numerics_took_is_recorded_where_it_ended() -> None:
+    record = Recorder()
+    with timed(Rows(record, "padded-tp2"), "scoring"):
+        time.sleep(0.02)
+    (row,) = record.rows
+    assert (row.claim, row.outcome, row.unit) == ("numerics/seconds/scoring", "passed", "s")
+    assert row.value is not None
+    assert 0.02 <= row.value < 5
+    assert "sets no limit" in str(row.reason)
+    with pytest.raises(KeyError), timed(Rows(record, "padded-tp2"), "tasks"):
+        raise KeyError
+    assert len(record.rows) == 1
 
 
 SCALES = "model.layers.0.mlp.down_proj.scales"
