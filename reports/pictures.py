@@ -16,7 +16,15 @@ from markupsafe import Markup
 from reports.matrix import Cell, Status, matrix, number_text
 from reports.record import Evidence, JsonObject, Run
 from reports.rows import UndrawableError, Value
-from reports.telling import Record, faults_told, flips_told, heat_told, kl_told, positions_told
+from reports.telling import (
+    Record,
+    faults_told,
+    flips_told,
+    heat_told,
+    kl_told,
+    positions_told,
+    remark,
+)
 
 FAULTS = "faults"
 Table = tuple[tuple[Value, ...], ...]
@@ -83,7 +91,7 @@ PICTURES: dict[str, Known] = {
         positions_told,
     ),
     "numerics/kl_quantiles": Known(
-        "Quantiles of KL against the null",
+        "Quantiles of KL",
         ("stratum", "against", "quantile", "kl"),
         "kl_chart",
         kl_told,
@@ -210,15 +218,16 @@ def _picture(evidence: Evidence, renderer: Renderer | None) -> Picture:
             problem = "Nothing was recorded for it."
         else:
             numbers = [dict(zip(evidence.columns, row, strict=True)) for row in evidence.rows]
-            told, svg, problem = _drawn(known, title, numbers, renderer)
+            about = remark(evidence.definition)
+            told, svg, problem = _drawn(known, title, numbers, renderer, about)
     return Picture(title, told, evidence.columns, evidence.rows, evidence.definition, svg, problem)
 
 
 def _drawn(
-    known: Known, title: str, numbers: Numbers, renderer: Renderer | None
+    known: Known, title: str, numbers: Numbers, renderer: Renderer | None, about: str
 ) -> tuple[str, Drawn | None, str | None]:
     try:
-        told = known.told(numbers)
+        told = known.told(numbers) + about
         svg = renderer(known.chart, f"{title}. {told}", (numbers,)) if renderer else None
     except UndrawableError as error:
         return "", None, f"It is not drawn: {error}."

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from reports.matrix import number_text
 from reports.rows import UndrawableError, Value
 
 Record: TypeAlias = Mapping[str, Value]
+REMARK: Final = re.compile(r"; v\d+\. (.+)$", re.DOTALL)
 
 
 def number(record: Record, name: str) -> float | None:
@@ -48,6 +50,13 @@ def kl_told(records: Sequence[Record]) -> str:
             largest, where = max(known, key=lambda item: item[0])
             parts.append(f"{against} {number_text(largest)} nat (stratum {where['stratum']})")
     return f"The largest KL shown: {'; '.join(parts)}." if parts else "No KL was recorded."
+
+
+def remark(definition: str) -> str:
+    """What a definition says after its version, which is of this one table: whose null it holds, or
+    why it holds none."""
+    found = REMARK.search(definition)
+    return f" {found[1].rstrip('.')}." if found else ""
 
 
 def flips_told(records: Sequence[Record]) -> str:

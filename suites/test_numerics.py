@@ -21,7 +21,7 @@ from reports.equivalence import Flips, paired
 from reports.record import RecordEvidence, RecordRow
 from suites.answers import answered
 from suites.baseline import DECODED, Baseline, ScoringError, score_corpus
-from suites.calibration import NULLS, null_quantiles
+from suites.calibration import StoredNull
 from suites.corpus import Document
 from suites.evidence import Table, evidence
 from suites.expect import Rows, expect_task
@@ -144,6 +144,7 @@ def test_close(
     documents: tuple[Document, ...],
     settings: PlatformSettings,
     placeholders: frozenset[int],
+    null: StoredNull,
     record: RecordRow,
     record_evidence: RecordEvidence,
 ) -> None:
@@ -162,7 +163,7 @@ def test_close(
     found = compared(reference, scores, documents, placeholders, cell, record)
     margin = settings.numerics.flip_margin
     for table in evidence(found, against=against, flip_margin=margin):
-        record_evidence(cell=cell.id, **asdict(with_null(table, cell)))
+        record_evidence(cell=cell.id, **asdict(with_null(table, null)))
     if silent:
         expect_caught(record, cell.id, found, settings.numerics.tp_rms_d, against=against)
         return
@@ -179,19 +180,18 @@ def test_close(
     )
 
 
-def with_null(table: Table, cell: Cell) -> Table:
-    """The KL of a cell beside that of the platform's stored null, where there is one."""
+def with_null(table: Table, null: StoredNull) -> Table:
+    """The KL of a cell beside that of the null of its conditions; where there is none, why not."""
     if table.name != "numerics/kl_quantiles":
         return table
     kinds = {row[0] for row in table.rows}
-    null = null_quantiles(NULLS / f"{cell.plan.platform}.json")
     more = [
         (stratum, "null", quantile, kl)
-        for stratum, found in null.items()
+        for stratum, found in null.quantiles.items()
         for quantile, kl in found
         if stratum in kinds
     ]
-    return replace(table, rows=(*table.rows, *more))
+    return replace(table, rows=(*table.rows, *more), definition=f"{table.definition}. {null.told}")
 
 
 def compared(
