@@ -13,10 +13,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reports.matrix import Cell, Status, matrix, number_text
-from reports.record import Evidence, JsonObject, Run
+from reports.matrix import Cell, Status, matrix
+from reports.record import Evidence, JsonObject, Row, Run
 from reports.rows import UndrawableError, Value
 from reports.telling import (
+    Field,
     Record,
     faults_told,
     flips_told,
@@ -110,15 +111,18 @@ PICTURES: dict[str, Known] = {
     ),
 }
 
-HEATS = (("rms_d", "RMS d"), ("mean_kl", "mean KL"))
-# Of the text, which every checkpoint has; at tp 1, where nothing is cut, the exact lane stands.
-HEAT_LANES = ("numerics/end_to_end/text", "numerics/exact/text")
+# What a heat map shows, and the last part of the claims that have it: being caught is an RMS d too.
+HEATS = (("rms_d", "RMS d", ("rms_d", "caught")), ("mean_kl", "mean KL", ("mean_kl",)))
+# Comparisons of servers: with original-tp1, and with the variant's own tp 1. Last those that differ
+# on purpose.
+ALIKE = ("exact", "padding", "end_to_end", "tp")
+DIFFERING = ("quality", "control")
 NO_NUMBER: dict[Status, str] = {
-    "serves": "–",
+    "serves": "not compared",
     "fails": "refused",
     "caught": "caught",
-    "failed": "FAILED",
-    "inconclusive": "unclear",
+    "failed": "no number",
+    "inconclusive": "no number",
     "not-run": "not run",
 }
 # What answers wrongly as planned is far off, and nothing to look into.
@@ -191,19 +195,48 @@ def _renderer() -> tuple[Renderer | None, str | None]:
 def _worst(cells: Sequence[Cell]) -> str | None:
     """The cell whose pictures are looked at first: what went wrong, then what is furthest off."""
 
-    def badness(cell: Cell) -> tuple[int, float]:
-        return -WORST_FIRST.index(cell.status), _field(cell, "rms_d")[0] or 0.0
+    def badness(cell: Cell) -> tuple[int, float, float]:
+        # A model that was changed is far off too: it is looked at where nothing else is.
+        alike, any_lane = (
+            (worst.value or 0.0) if (worst := _furthest(cell, ("rms_d",), lanes)) else 0.0
+            for lanes in (ALIKE, (*ALIKE, *DIFFERING))
+        )
+        return -WORST_FIRST.index(cell.status), alike, any_lane
 
     return max(cells, key=badness).name if cells else None
 
 
-def _field(cell: Cell, metric: str) -> tuple[float | None, str]:
-    """The metric of a cell and how it is written; where it has none, what is written instead."""
-    for lane in HEAT_LANES:
-        for row in cell.rows:
-            if row.claim == f"{lane}/{metric}" and row.value is not None:
-                return row.value, number_text(row.value)
-    return None, NO_NUMBER[cell.status]
+def _furthest(cell: Cell, metrics: Sequence[str], lanes: Sequence[str]) -> Row | None:
+    """Of all strata of these lanes, the row that is furthest from no difference."""
+    found = [
+        (row.value, row)
+        for row in cell.rows
+        if row.value is not None
+        and len(parts := row.claim.split("/")) == 4
+        and parts[0] == "numerics"
+        and parts[1] in lanes
+        and parts[3] in metrics
+    ]
+    return max(found, key=lambda item: item[0])[1] if found else None
+
+
+def _field(cell: Cell, column: str, metrics: Sequence[str]) -> Field:
+    worst = _furthest(cell, metrics, (*ALIKE, *DIFFERING))
+    if worst is None:
+        why = NO_NUMBER[cell.status]
+        return Field(cell.variant, column, cell.symbol, cell.word, why=why)
+    _, lane, stratum, _ = worst.claim.split("/")
+    stratum = stratum if worst.value else "all strata"
+    return Field(
+        cell.variant,
+        column,
+        cell.symbol,
+        cell.word,
+        worst.value,
+        lane,
+        stratum,
+        differs=lane in DIFFERING,
+    )
 
 
 def _picture(evidence: Evidence, renderer: Renderer | None) -> Picture:
@@ -238,16 +271,16 @@ def _heats(run: Run, renderer: Renderer | None) -> list[Picture]:
     """Variant by parallel size, one map for each metric that some cell has."""
     columns, body = matrix(run)
     drawn = []
-    for metric, what in HEATS:
+    for metric, what, ends in HEATS:
         fields = [
-            (variant, column, *_field(cell, metric))
-            for variant, cells in body
+            _field(cell, column, ends)
+            for _, cells in body
             for column, cell in zip(columns, cells, strict=True)
             if cell is not None
         ]
-        if all(value is None for _, _, value, _ in fields):
+        if all(one.value is None for one in fields):
             continue
-        title = f"{what[0].upper()}{what[1:]} of each cell, end to end"
+        title = f"{what[0].upper()}{what[1:]} of each cell, in its worst stratum"
         told = heat_told(fields, what)
         svg, problem = None, None
         try:
@@ -256,11 +289,15 @@ def _heats(run: Run, renderer: Renderer | None) -> list[Picture]:
                 svg = renderer("heat_chart", f"{title}. {told}", (fields, variants, columns))
         except UndrawableError as error:
             problem = f"It is not drawn: {error}."
-        lanes = " or ".join(f"{lane}/{metric}" for lane in HEAT_LANES)
         rows = tuple(
-            (variant, column, value, None if value is not None else word)
-            for variant, column, value, word in fields
+            (one.variant, one.column, one.value, one.lane, one.stratum, one.judged, one.why)
+            for one in fields
         )
-        table = ("variant", "parallel size", f"{metric} in nat", "why there is none")
-        drawn.append(Picture(title, told, table, rows, f"rows {lanes}", svg, problem))
+        number = f"{metric} in nat"
+        table = ("variant", "parallel size", number, "lane", "stratum", "judged", "why none")
+        definition = (
+            f"largest of the rows numerics/LANE/STRATUM/{' or '.join(ends)}, LANE being "
+            f"{', '.join(ALIKE)}, {' or '.join(DIFFERING)}"
+        )
+        drawn.append(Picture(title, told, table, rows, definition, svg, problem))
     return drawn

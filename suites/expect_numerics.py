@@ -104,6 +104,15 @@ def expect_caught(
             against,
             reason="planned to answer wrongly; the difference must exceed the limit of a good cell",
         )
+        # Judged by nothing: the report's map of mean KL shows how far off it is.
+        rows.add_measured(
+            f"numerics/control/{stratum}/mean_kl",
+            "passed",
+            estimate(documents, "mean_kl").interval,
+            None,
+            unit="nat",
+            definition=f"{DEFINITIONS['mean_kl']}; against {against}",
+        )
     rows.settle()
 
 

@@ -139,7 +139,9 @@ def test_what_tells_two_models_apart_is_estimated_once(monkeypatch: pytest.Monke
 def test_a_silent_cell_that_is_not_caught_is_a_failure() -> None:
     record = Recorder()
     expect_caught(record, "original-tp4", {"text": documents(2.0)}, 0.05, against="original-tp1")
-    assert record.outcomes() == {"numerics/control/text/caught": "passed"}
+    claims = ("numerics/control/text/caught", "numerics/control/text/mean_kl")
+    assert record.outcomes() == dict.fromkeys(claims, "passed")
+    assert [row.limit for row in record.rows] == [0.05, None]
     with pytest.raises(pytest.fail.Exception, match=r"caught failed: observed 0\.001 nat"):
         expect_caught(
             record, "original-tp4", {"text": documents(0.001)}, 0.05, against="original-tp1"
