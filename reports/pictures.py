@@ -13,11 +13,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from reports.heat import ALIKE, DIFFERING, HEATS, field, furthest
 from reports.matrix import Cell, Status, matrix
-from reports.record import Evidence, JsonObject, Row, Run
+from reports.record import Evidence, JsonObject, Run
 from reports.rows import UndrawableError, Value
 from reports.telling import (
-    Field,
     Record,
     faults_told,
     flips_told,
@@ -111,20 +111,6 @@ PICTURES: dict[str, Known] = {
     ),
 }
 
-# What a heat map shows, and the last part of the claims that have it: being caught is an RMS d too.
-HEATS = (("rms_d", "RMS d", ("rms_d", "caught")), ("mean_kl", "mean KL", ("mean_kl",)))
-# Comparisons of servers: with original-tp1, and with the variant's own tp 1. Last those that differ
-# on purpose.
-ALIKE = ("exact", "padding", "end_to_end", "tp")
-DIFFERING = ("quality", "control")
-NO_NUMBER: dict[Status, str] = {
-    "serves": "not compared",
-    "fails": "refused",
-    "caught": "caught",
-    "failed": "no number",
-    "inconclusive": "no number",
-    "not-run": "not run",
-}
 # What answers wrongly as planned is far off, and nothing to look into.
 WORST_FIRST: tuple[Status, ...] = (
     "failed",
@@ -198,45 +184,12 @@ def _worst(cells: Sequence[Cell]) -> str | None:
     def badness(cell: Cell) -> tuple[int, float, float]:
         # A model that was changed is far off too: it is looked at where nothing else is.
         alike, any_lane = (
-            (worst.value or 0.0) if (worst := _furthest(cell, ("rms_d",), lanes)) else 0.0
+            (worst.value or 0.0) if (worst := furthest(cell, ("rms_d",), lanes)) else 0.0
             for lanes in (ALIKE, (*ALIKE, *DIFFERING))
         )
         return -WORST_FIRST.index(cell.status), alike, any_lane
 
     return max(cells, key=badness).name if cells else None
-
-
-def _furthest(cell: Cell, metrics: Sequence[str], lanes: Sequence[str]) -> Row | None:
-    """Of all strata of these lanes, the row that is furthest from no difference."""
-    found = [
-        (row.value, row)
-        for row in cell.rows
-        if row.value is not None
-        and len(parts := row.claim.split("/")) == 4
-        and parts[0] == "numerics"
-        and parts[1] in lanes
-        and parts[3] in metrics
-    ]
-    return max(found, key=lambda item: item[0])[1] if found else None
-
-
-def _field(cell: Cell, column: str, metrics: Sequence[str]) -> Field:
-    worst = _furthest(cell, metrics, (*ALIKE, *DIFFERING))
-    if worst is None:
-        why = NO_NUMBER[cell.status]
-        return Field(cell.variant, column, cell.symbol, cell.word, why=why)
-    _, lane, stratum, _ = worst.claim.split("/")
-    stratum = stratum if worst.value else "all strata"
-    return Field(
-        cell.variant,
-        column,
-        cell.symbol,
-        cell.word,
-        worst.value,
-        lane,
-        stratum,
-        differs=lane in DIFFERING,
-    )
 
 
 def _picture(evidence: Evidence, renderer: Renderer | None) -> Picture:
@@ -273,14 +226,14 @@ def _heats(run: Run, renderer: Renderer | None) -> list[Picture]:
     drawn = []
     for metric, what, ends in HEATS:
         fields = [
-            _field(cell, column, ends)
+            field(cell, column, ends)
             for _, cells in body
             for column, cell in zip(columns, cells, strict=True)
             if cell is not None
         ]
         if all(one.value is None for one in fields):
             continue
-        title = f"{what[0].upper()}{what[1:]} of each cell, in its worst stratum"
+        title = f"{what[0].upper()}{what[1:]} of each cell, where it differs most"
         told = heat_told(fields, what)
         svg, problem = None, None
         try:
