@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
+from reports.equivalence import Flips
 from reports.record import Outcome, RecordRow
-from reports.statistics import Interval, verdict_lower
+from reports.statistics import Interval, verdict_lower, verdict_upper
 from suites.expect import RECORDED, Rows
 from suites.lanes import Limits, Strata, estimate, judged
 from suites.numerics import DEFINITIONS
@@ -87,6 +88,42 @@ def _expect_apart(
         definition=f"{DEFINITIONS['rms_d']}; against {against}; must exceed the limit",
         reason=reason,
         advice=advice,
+    )
+
+
+def expect_task(rows: Rows, stratum: str, flips: Flips, limit: float | None) -> None:
+    """Of the answers that were right, at most a share `limit` is lost."""
+    found = flips.loss() if flips.right_before else None
+    needed = Flips.needed(limit) if limit is not None else 1
+    if found is None or (
+        limit is not None
+        and flips.right_before < needed
+        and verdict_upper(found, limit) != "failed"
+    ):
+        reason = (
+            f"the reference answers {flips.right_before} of {flips.items} rightly: to show how "
+            f"many of them are lost takes {needed}"
+        )
+        rows.add(f"numerics/task/{stratum}/loss", "not_run", reason=reason)
+        return
+    after = flips.right_before - flips.lost + flips.won
+    rows.add(
+        f"numerics/task/{stratum}/loss",
+        "passed" if limit is None else verdict_upper(found, limit),
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        n=found.n,
+        limit=limit,
+        detectable=flips.detectable(),
+        unit="1",
+        better="lower",
+        reason=f"{flips.right_before} of {flips.items} right on the reference, {after} here; "
+        f"{flips.lost} lost, {flips.won} won (McNemar p = {flips.p_value:.2g})"
+        + ("" if limit is not None else f"; {RECORDED}"),
+        definition="share of the reference's right answers that are wrong here; exact interval, "
+        "one-sided 1 %; v1",
+        advice="Answers changed that a user would notice: see the lanes above for where",
     )
 
 

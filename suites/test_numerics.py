@@ -24,8 +24,8 @@ from suites.baseline import DECODED, Baseline, ScoringError, score_corpus
 from suites.calibration import StoredNull
 from suites.corpus import Document
 from suites.evidence import Table, evidence
-from suites.expect import Rows, expect_task
-from suites.expect_numerics import expect_caught, expect_close, timed
+from suites.expect import Rows
+from suites.expect_numerics import expect_caught, expect_close, expect_task, timed
 from suites.lanes import Limits, Metric
 from suites.numerics import Differences, MismatchError, differences, longest_run
 from suites.pace import Say

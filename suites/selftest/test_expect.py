@@ -27,10 +27,9 @@ from suites.expect import (
     Rows,
     expect_shards,
     expect_stage,
-    expect_task,
     expect_within,
 )
-from suites.expect_numerics import expect_caught, expect_close, timed
+from suites.expect_numerics import expect_caught, expect_close, expect_task, timed
 from suites.lanes import Metric
 from suites.numerics import Differences
 from suites.selftest.apart import differing
