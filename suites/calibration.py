@@ -165,7 +165,7 @@ def stored_null(conditions: Mapping[str, Any], folder: Path = NULLS) -> StoredNu
     for path in sorted(folder.glob("*.json")):
         header = _stored(path)
         differing = [
-            f"{name} {_shown(header.get(name))}"
+            f"{name} {_shown(header.get(name), conditions[name])}"
             for name in ("checkpoint", "engine", "arguments", "corpus")
             if _identity(header.get(name)) != _identity(conditions[name])
         ]
@@ -173,7 +173,7 @@ def stored_null(conditions: Mapping[str, Any], folder: Path = NULLS) -> StoredNu
             cpu = header.get("machine", {}).get("cpu", "an unknown machine")
             told = f"The null is that of suites/nulls/{path.name}, measured on {cpu}"
             return StoredNull(null_quantiles(path), told)
-        unlike.append((len(differing), f"{path.name} has {', '.join(differing)}"))
+        unlike.append((len(differing), f"{path.name}, is of {' and '.join(differing)}"))
     nearest = f"; the nearest, {min(unlike)[1]}" if unlike else ""
     return StoredNull(
         {}, f"No null is drawn: none was measured under these conditions (--calibrate){nearest}"
@@ -185,10 +185,11 @@ def _identity(value: Any) -> Any:
     return value.get("digest", value) if isinstance(value, Mapping) else list(value or ())
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, asked: Any) -> str:
+    """A stored condition, as far as it tells it from what is asked."""
     if isinstance(value, Mapping):
         return " ".join(str(value[key]) for key in ("name", "version") if key in value)
-    return " ".join(value or ())
+    return " ".join(word for word in value or () if word not in asked) or "fewer than this run's"
 
 
 def _stored(path: Path) -> Mapping[str, Any]:
