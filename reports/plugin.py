@@ -183,6 +183,7 @@ class Reporter:
             if self._journal is not None:
                 with self._interruption.held():
                     self._close(session, exitstatus)
+                self._say_that_it_is_kept()
         except (ReportError, OSError) as error:
             self._notices.append(f"NO REPORT: {error}")
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
@@ -287,6 +288,13 @@ class Reporter:
         if subject:
             reason = "the run was interrupted during this claim"
             self._take_row(item.nodeid, _bare_row(subject, "not_run", reason))
+
+    def _say_that_it_is_kept(self) -> None:
+        """Before the server ends, which takes a while in which one would press Ctrl-C again."""
+        terminal = self._config.pluginmanager.getplugin("terminalreporter")
+        if terminal is not None and self._run is not None and partial(self._run):
+            terminal.ensure_newline()
+            terminal.write_line(f"partial report kept in {self._directory}; ending what runs ...")
 
     def _so_far(self, session: pytest.Session, interrupted: bool) -> Partial | None:
         """None where the run came to its end."""

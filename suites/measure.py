@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from fixtures.load.streams import Load, Stream
 from fixtures.serving.conditions import Limits
 from fixtures.serving.observing import observe
 from fixtures.serving.server import Server
+from reports.record import write_atomically
 from suites.corpus import Document
 from suites.pace import Pace, Say
 
@@ -86,9 +87,9 @@ class Gauge:
 
     def latency(
         self, server: Server, budget: LatencyBudget, tag: str, rounds: Rounds = one_by_one
-    ) -> Blocks:
-        """One request at a time, streamed; `rounds` is who calls, so that pytest-benchmark can."""
-        found: Blocks = {}
+    ) -> Iterator[tuple[str, Block]]:
+        """One request at a time, streamed, block by block: `text`, then `image` where the model
+        sees. `rounds` is who calls for the texts, so that pytest-benchmark can."""
         with probe(server) as one:
 
             def ask(prompt: Prompt) -> Stream:
@@ -105,27 +106,28 @@ class Gauge:
                 one_by_one(ask, asked[:WARMUPS])
                 how = rounds if kind == "text" else one_by_one
                 send = partial(_in_turn, how, ask, asked[WARMUPS:])
-                found[kind] = self._block(server, f"{tag}-{kind}", "probe", send)
-        return found
+                yield kind, self._block(server, f"{tag}-{kind}", "probe", send)
 
-    def throughput(self, server: Server, budget: ThroughputBudget, tag: str) -> Blocks:
-        """Closed loops, arrivals at a share of the best one's rate, and pictures."""
-        found: Blocks = {}
+    def throughput(
+        self, server: Server, budget: ThroughputBudget, tag: str
+    ) -> Iterator[tuple[str, Block]]:
+        """Block by block: closed loops, arrivals at a share of the best one's rate, pictures."""
         run = partial(self._loaded, server, budget, tag)
+        rates = []
         for clients, count in sorted(budget.closed.items()):
-            found[f"closed{clients}"] = run(f"closed{clients}", count, Arrivals(clients=clients))
-        rates = [block.load.requests_per_s for block in found.values()]
+            block = run(f"closed{clients}", count, Arrivals(clients=clients))
+            rates.append(block.load.requests_per_s)
+            yield f"closed{clients}", block
         capacity = max((rate for rate in rates if rate is not None), default=None)
         if budget.poisson_requests and capacity is not None:
             arrivals = Arrivals(per_s=budget.poisson_share * capacity)
-            found["poisson"] = run("poisson", budget.poisson_requests, arrivals)
+            yield "poisson", run("poisson", budget.poisson_requests, arrivals)
         if budget.image_requests:
             arrivals = Arrivals(clients=budget.image_clients)
             name = f"image{budget.image_clients}"
             block = run(name, budget.image_requests, arrivals, pictures=True)
             if block.load.streams:
-                found[name] = block
-        return found
+                yield name, block
 
     def _loaded(
         self,
@@ -170,10 +172,10 @@ class Gauge:
         return block
 
 
-def best(blocks: Blocks) -> tuple[str, Block]:
-    """The closed loop with the highest output rate, by name."""
-    closed = {name: block for name, block in blocks.items() if name.startswith("closed")}
-    return max(closed.items(), key=lambda item: item[1].load.output_tokens_per_s or 0.0)
+def best(blocks: Blocks) -> Block:
+    """The closed loop with the highest output rate."""
+    closed = [block for name, block in blocks.items() if name.startswith("closed")]
+    return max(closed, key=lambda block: block.load.output_tokens_per_s or 0.0)
 
 
 def _in_turn(how: Rounds, ask: Ask, asked: Sequence[Prompt]) -> Load:
@@ -195,9 +197,7 @@ def _counted(server: Server, send: Callable[[], Load]) -> tuple[Load, Told | Non
 
 
 def _write(path: Path, block: Block, machine: dict[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {**asdict(block), "machine": machine}
-    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    write_atomically(path, json.dumps({**asdict(block), "machine": machine}) + "\n")
 
 
 def prompts(

@@ -85,8 +85,8 @@ def repeat(
             done = f"round {turn} of {rounds}, server {place} of {len(sequence)}"
             running = servers.start_beside(cell, f"{cell.id}.r{turn}", done)
             settings = settings_of(cell)
-            latency = gauge.latency(running.server, settings.latency, f"r{turn}-l")
-            load = gauge.throughput(running.server, settings.throughput, f"r{turn}-t")
+            latency = dict(gauge.latency(running.server, settings.latency, f"r{turn}-l"))
+            load = dict(gauge.throughput(running.server, settings.throughput, f"r{turn}-t"))
             figures = found.figures.setdefault(cell.id, {})
             for figure, value in summary(latency, load).items():
                 figures.setdefault(figure, []).append(value)
@@ -102,4 +102,4 @@ def summary(latency: Blocks, load: Blocks) -> dict[Figure, float | None]:
     for metric in times:
         values = samples(latency["text"].load, metric)
         found[f"{metric}_p50"] = median(values) if values else None
-    return found | {"output_tokens_per_s": best(load)[1].load.output_tokens_per_s}
+    return found | {"output_tokens_per_s": best(load).load.output_tokens_per_s}

@@ -10,7 +10,7 @@ from fixtures.serving.server import Server
 from reports.record import RecordRow
 from suites.baseline import Baseline
 from suites.expect import Rows
-from suites.measure import Block, Gauge, best
+from suites.measure import Block, Blocks, Gauge, best
 from suites.times import (
     OUTPUT_RATE,
     REQUEST_RATE,
@@ -34,9 +34,11 @@ def test_throughput(
 ) -> None:
     """Rates reach their floors, and service under arrivals its percentiles; failures are misses."""
     budget = cell_settings.throughput
-    blocks = gauge.throughput(sound, budget, "cell-t")
     rows = Rows(record, cell.id)
-    for name, block in blocks.items():
+    blocks: Blocks = {}
+    # A row as soon as its block is over: what was measured outlives Ctrl-C.
+    for name, block in gauge.throughput(sound, budget, "cell-t"):
+        blocks[name] = block
         prefix = f"throughput/{name}"
         expect_answered(rows, f"{prefix}/failed_requests", block.load, sound.log)
         expect_agreement(rows, f"{prefix}/server_agreement", block)
@@ -45,13 +47,13 @@ def test_throughput(
         requests = block.load.requests_per_s
         claim = f"{prefix}/requests_per_s"
         expect_floor(rows, claim, block, requests, None, unit="1/s", what=REQUEST_RATE)
-    block = best(blocks)[1]
+    block = best(blocks)
     claim = "throughput/output_tokens_per_s"
     _expect_rate(rows, claim, block, budget.output_tokens_per_s, what=BEST)
     rate = block.load.output_tokens_per_s
     if rate is not None and cell.ranks == 1:
         baseline.one_rank[cell.variant] = rate
-    base = best(baseline.throughput)[1].load.output_tokens_per_s if baseline.throughput else None
+    base = best(baseline.throughput).load.output_tokens_per_s if baseline.throughput else None
     own = cell.variant if cell.variant in baseline.one_rank else "original"
     alone = baseline.one_rank.get(own, base)
     limits = {

@@ -302,6 +302,37 @@ def test_two(record):
     assert "Partial, the run was interrupted" in (latest / "report.html").read_text()
 
 
+def test_signals_that_come_while_the_report_is_written_do_not_cost_it(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, latest: Path
+) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    pytester.makeconftest(CONFTEST)
+    pytester.makepyfile(
+        ABOUT
+        + """
+import os, signal
+import reports.plugin
+
+def impatient(run, render=reports.plugin.render):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(os.getpid(), number)
+    return render(run)
+
+@about("padded-tp2", "plan/y")
+def test_two():
+    reports.plugin.render = impatient
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    )
+    result = pytester.runpytest_subprocess(*WITHOUT)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    footer = report(latest).footer
+    assert footer
+    assert footer["partial"]["why"] == "interrupted by SIGTERM"
+    assert (latest / "report.html").exists()
+
+
 def test_a_run_stopped_by_a_test_is_partial_too(session: Session, latest: Path) -> None:
     session("""
 @about("original-tp1", "plan/x")
