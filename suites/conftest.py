@@ -105,6 +105,13 @@ def asked_tasks(state: State) -> tuple[Task, ...]:
 
 
 @pytest.fixture(scope="session")
+def tp_detects(state: State) -> tuple[str, ...] | None:
+    """The seeded faults that must be seen on several ranks; None where nobody reviewed them."""
+    deployment = state.deployments.deployment(state.deployment_name)
+    return deployment.tp_detects.get(state.platform)
+
+
+@pytest.fixture(scope="session")
 def baseline() -> Baseline:
     """Filled by `prerequisites`."""
     return Baseline()
