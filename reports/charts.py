@@ -11,6 +11,7 @@ from functools import cache
 
 import altair as alt
 
+from reports.matrix import number_text
 from reports.panels import (
     SERIES,
     SHAPES,
@@ -29,7 +30,7 @@ from reports.panels import (
     with_marks,
 )
 from reports.rows import JsonObject, UndrawableError
-from reports.telling import Record, fault_text, in_order, number, threshold_of
+from reports.telling import Field, Record, fault_text, in_order, number, threshold_of
 
 # More of them touch each other, and each is 150 bytes of the page.
 MOST_DOTS = 500
@@ -163,23 +164,28 @@ def _flips_look(
 
 
 def heat_chart(
-    fields: Sequence[tuple[str, str, float | None, str]],
-    variants: Sequence[str],
-    columns: Sequence[str],
+    fields: Sequence[Field], variants: Sequence[str], columns: Sequence[str]
 ) -> JsonObject:
-    """(variant, column, value, word): a field for each, filled where there is a value."""
-    if negative := [f"{v} at {c}" for v, c, value, _ in fields if value is not None and value < 0]:
+    """A field for each cell, filled where there is a value: how it came out and the value, and
+    below them the stratum, or why there is none."""
+    known = [one.value for one in fields if one.value is not None]
+    if negative := [f"{one.variant} at {one.column}" for one in fields if (one.value or 0) < 0]:
         raise UndrawableError(f"a value is negative: {', '.join(negative)}")
-    positive = [math.log10(value) for _, _, value, _ in fields if value]
+    positive = [math.log10(value) for value in known if value]
     low, high = min(positive, default=-1.0), max(positive, default=0.0)
     span = (high - low) or 1.0
     marks: list[Mark] = []
-    for variant, column, value, word in fields:
-        mark: Mark = {"variant": variant, "column": column, "word": word}
-        if value is not None:
+    for one in fields:
+        mark: Mark = {"variant": one.variant, "column": one.column}
+        if one.value is None:
+            mark |= {"word": one.symbol, "below": one.why or ""}
+        else:
+            value = one.value
             level = 0.0 if value == 0 else 0.12 + 0.88 * (math.log10(value) - low) / span
             # White on the dark blues, black on the light ones: 4.5:1 either way.
-            mark |= {"level": level, "ink": "#ffffff" if level > 0.68 else "#000000"}
+            ink = "#ffffff" if level > 0.74 else "#000000"
+            word = f"{one.symbol} {number_text(value)}"
+            mark |= {"level": level, "ink": ink, "word": word, "below": one.stratum or ""}
         marks.append(mark)
     apart = alt.Scale(paddingInner=0.06, paddingOuter=0.03)
     x = alt.X(
@@ -187,22 +193,25 @@ def heat_chart(
     )
     y = alt.Y("variant:N", sort=list(variants), title=None, axis=plain_axis(), scale=apart)
     base = base_chart().encode(x=x, y=y)
-    known, unknown = "isValid(datum.level)", "!isValid(datum.level)"
     filled = base.mark_rect().encode(
         fill=alt.Fill(
             "level:Q", legend=None, scale=alt.Scale(scheme="blues", domain=[0, 1], clamp=True)
         )
     )
     outlined = base.mark_rect(filled=False, stroke="var(--muted)", strokeDash=[3, 3])
-    inked = base.mark_text(fontSize=11).encode(text="word:N", color=alt.Color("ink:N", scale=None))
-    muted = base.mark_text(fontSize=11, color="var(--muted)").encode(text="word:N")
-    chart = alt.layer(
-        filled.transform_filter(known),
-        outlined.transform_filter(unknown),
-        inked.transform_filter(known),
-        muted.transform_filter(unknown),
-    )
-    return with_marks(finished(chart.properties(width=alt.Step(64), height=alt.Step(30))), marks)
+    layers = [
+        filled.transform_filter("isValid(datum.level)"),
+        outlined.transform_filter("!isValid(datum.level)"),
+    ]
+    for text, place, size in (("word:N", -6, 11), ("below:N", 8, 10)):
+        inked = base.mark_text(fontSize=size, dy=place).encode(
+            text=text, color=alt.Color("ink:N", scale=None)
+        )
+        muted = base.mark_text(fontSize=size, dy=place, color="var(--muted)").encode(text=text)
+        layers.append(inked.transform_filter("isValid(datum.level)"))
+        layers.append(muted.transform_filter("!isValid(datum.level)"))
+    chart = alt.layer(*layers)
+    return with_marks(finished(chart.properties(width=alt.Step(72), height=alt.Step(38))), marks)
 
 
 def detection_chart(records: Sequence[Record]) -> JsonObject:

@@ -13,10 +13,19 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reports.matrix import Cell, Status, matrix, number_text
+from reports.heat import ALIKE, DIFFERING, HEATS, field, furthest
+from reports.matrix import Cell, Status, matrix
 from reports.record import Evidence, JsonObject, Run
 from reports.rows import UndrawableError, Value
-from reports.telling import Record, faults_told, flips_told, heat_told, kl_told, positions_told
+from reports.telling import (
+    Record,
+    faults_told,
+    flips_told,
+    heat_told,
+    kl_told,
+    positions_told,
+    remark,
+)
 
 FAULTS = "faults"
 Table = tuple[tuple[Value, ...], ...]
@@ -83,7 +92,7 @@ PICTURES: dict[str, Known] = {
         positions_told,
     ),
     "numerics/kl_quantiles": Known(
-        "Quantiles of KL against the null",
+        "Quantiles of KL",
         ("stratum", "against", "quantile", "kl"),
         "kl_chart",
         kl_told,
@@ -102,17 +111,6 @@ PICTURES: dict[str, Known] = {
     ),
 }
 
-HEATS = (("rms_d", "RMS d"), ("mean_kl", "mean KL"))
-# Of the text, which every checkpoint has; at tp 1, where nothing is cut, the exact lane stands.
-HEAT_LANES = ("numerics/end_to_end/text", "numerics/exact/text")
-NO_NUMBER: dict[Status, str] = {
-    "serves": "–",
-    "fails": "refused",
-    "caught": "caught",
-    "failed": "FAILED",
-    "inconclusive": "unclear",
-    "not-run": "not run",
-}
 # What answers wrongly as planned is far off, and nothing to look into.
 WORST_FIRST: tuple[Status, ...] = (
     "failed",
@@ -183,19 +181,15 @@ def renderer() -> tuple[Renderer | None, str | None]:
 def _worst(cells: Sequence[Cell]) -> str | None:
     """The cell whose pictures are looked at first: what went wrong, then what is furthest off."""
 
-    def badness(cell: Cell) -> tuple[int, float]:
-        return -WORST_FIRST.index(cell.status), _field(cell, "rms_d")[0] or 0.0
+    def badness(cell: Cell) -> tuple[int, float, float]:
+        # A model that was changed is far off too: it is looked at where nothing else is.
+        alike, any_lane = (
+            (worst.value or 0.0) if (worst := furthest(cell, ("rms_d",), lanes)) else 0.0
+            for lanes in (ALIKE, (*ALIKE, *DIFFERING))
+        )
+        return -WORST_FIRST.index(cell.status), alike, any_lane
 
     return max(cells, key=badness).name if cells else None
-
-
-def _field(cell: Cell, metric: str) -> tuple[float | None, str]:
-    """The metric of a cell and how it is written; where it has none, what is written instead."""
-    for lane in HEAT_LANES:
-        for row in cell.rows:
-            if row.claim == f"{lane}/{metric}" and row.value is not None:
-                return row.value, number_text(row.value)
-    return None, NO_NUMBER[cell.status]
 
 
 def _picture(evidence: Evidence, renderer: Renderer | None) -> Picture:
@@ -210,15 +204,16 @@ def _picture(evidence: Evidence, renderer: Renderer | None) -> Picture:
             problem = "Nothing was recorded for it."
         else:
             numbers = [dict(zip(evidence.columns, row, strict=True)) for row in evidence.rows]
-            told, svg, problem = _drawn(known, title, numbers, renderer)
+            about = remark(evidence.definition)
+            told, svg, problem = _drawn(known, title, numbers, renderer, about)
     return Picture(title, told, evidence.columns, evidence.rows, evidence.definition, svg, problem)
 
 
 def _drawn(
-    known: Known, title: str, numbers: Numbers, renderer: Renderer | None
+    known: Known, title: str, numbers: Numbers, renderer: Renderer | None, about: str
 ) -> tuple[str, Drawn | None, str | None]:
     try:
-        told = known.told(numbers)
+        told = known.told(numbers) + about
         svg = renderer(known.chart, f"{title}. {told}", (numbers,)) if renderer else None
     except UndrawableError as error:
         return "", None, f"It is not drawn: {error}."
@@ -229,16 +224,16 @@ def _heats(run: Run, renderer: Renderer | None) -> list[Picture]:
     """Variant by parallel size, one map for each metric that some cell has."""
     columns, body = matrix(run)
     drawn = []
-    for metric, what in HEATS:
+    for metric, what, ends in HEATS:
         fields = [
-            (variant, column, *_field(cell, metric))
-            for variant, cells in body
+            field(cell, column, ends)
+            for _, cells in body
             for column, cell in zip(columns, cells, strict=True)
             if cell is not None
         ]
-        if all(value is None for _, _, value, _ in fields):
+        if all(one.value is None for one in fields):
             continue
-        title = f"{what[0].upper()}{what[1:]} of each cell, end to end"
+        title = f"{what[0].upper()}{what[1:]} of each cell, where it differs most"
         told = heat_told(fields, what)
         svg, problem = None, None
         try:
@@ -247,11 +242,15 @@ def _heats(run: Run, renderer: Renderer | None) -> list[Picture]:
                 svg = renderer("heat_chart", f"{title}. {told}", (fields, variants, columns))
         except UndrawableError as error:
             problem = f"It is not drawn: {error}."
-        lanes = " or ".join(f"{lane}/{metric}" for lane in HEAT_LANES)
         rows = tuple(
-            (variant, column, value, None if value is not None else word)
-            for variant, column, value, word in fields
+            (one.variant, one.column, one.value, one.lane, one.stratum, one.judged, one.why)
+            for one in fields
         )
-        table = ("variant", "parallel size", f"{metric} in nat", "why there is none")
-        drawn.append(Picture(title, told, table, rows, f"rows {lanes}", svg, problem))
+        number = f"{metric} in nat"
+        table = ("variant", "parallel size", number, "lane", "stratum", "judged", "why none")
+        definition = (
+            f"largest of the rows numerics/LANE/STRATUM/{' or '.join(ends)}, LANE being "
+            f"{', '.join(ALIKE)}, {' or '.join(DIFFERING)}"
+        )
+        drawn.append(Picture(title, told, table, rows, definition, svg, problem))
     return drawn

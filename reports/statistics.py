@@ -12,7 +12,6 @@ one-sided 99 % asks for `confidence=0.98`.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,37 +55,6 @@ def quantile_interval(samples: ArrayLike, q: float, *, confidence: float) -> Int
         high=float(ordered[rank_high - 1]) if rank_high <= n else None,
         n=n,
     )
-
-
-def cluster_bootstrap(
-    per_document: Sequence[ArrayLike],
-    statistic: Callable[[Floats], float],
-    *,
-    confidence: float,
-    seed: int,
-    resamples: int = 5_000,
-) -> Interval:
-    """A statistic of all tokens, its interval from resampling whole documents.
-
-    Tokens of one document err together, so the document is the unit and n
-    counts documents. Not for a maximum: no resample exceeds the largest seen.
-    """
-    _require_fraction("confidence", confidence)
-    if not per_document:
-        raise SampleError("no documents, hence no statistic and no interval")
-    documents = [_sample(f"document {index}", d) for index, d in enumerate(per_document)]
-    n = len(documents)
-    value = _evaluate(statistic, np.concatenate(documents))
-    if n < fewest_units(confidence):
-        return Interval(value, None, None, n)
-    generator = np.random.default_rng(seed)
-    draws = np.array(
-        [
-            _evaluate(statistic, np.concatenate([documents[i] for i in chosen]))
-            for chosen in generator.integers(0, n, size=(resamples, n))
-        ]
-    )
-    return Interval(value, *bounds(draws, n, confidence), n)
 
 
 def ratio_interval(
@@ -170,13 +138,6 @@ def _sample(name: str, values: ArrayLike) -> Floats:
         bad = int(np.count_nonzero(~np.isfinite(sample)))
         raise SampleError(f"{name}: {bad} of {sample.size} values are NaN or infinite")
     return sample
-
-
-def _evaluate(statistic: Callable[[Floats], float], values: Floats) -> float:
-    result = float(statistic(values))
-    if not math.isfinite(result):
-        raise SampleError(f"the statistic of {values.size} finite values is {result}")
-    return result
 
 
 def _require_fraction(name: str, value: float) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 from reports.matrix import number_text
 from reports.rows import UndrawableError, Value
 
 Record: TypeAlias = Mapping[str, Value]
+REMARK: Final = re.compile(r"; v\d+\. (.+)$", re.DOTALL)
 
 
 def number(record: Record, name: str) -> float | None:
@@ -48,6 +51,13 @@ def kl_told(records: Sequence[Record]) -> str:
             largest, where = max(known, key=lambda item: item[0])
             parts.append(f"{against} {number_text(largest)} nat (stratum {where['stratum']})")
     return f"The largest KL shown: {'; '.join(parts)}." if parts else "No KL was recorded."
+
+
+def remark(definition: str) -> str:
+    """What a definition says after its version, which is of this one table: whose null it holds, or
+    why it holds none."""
+    found = REMARK.search(definition)
+    return f" {found[1].rstrip('.')}." if found else ""
 
 
 def flips_told(records: Sequence[Record]) -> str:
@@ -90,11 +100,37 @@ def fault_text(record: Record) -> str:
     return name if strength is None else f"{name}, {number_text(strength)}"
 
 
-def heat_told(fields: Sequence[tuple[str, str, float | None, str]], what: str) -> str:
-    known = [(value, variant, column) for variant, column, value, _ in fields if value is not None]
-    if not known:
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A cell in a heat map: the worst stratum of its comparisons, or in a word why it has none.
+
+    `differs`: it is to answer otherwise than the original, being another model or planned to be
+    wrong; `symbol` and `judged` say how the cell came out.
+    """
+
+    variant: str
+    column: str
+    symbol: str
+    judged: str
+    value: float | None = None
+    lane: str | None = None
+    stratum: str | None = None
+    why: str | None = None
+    differs: bool = False
+
+
+def heat_told(fields: Sequence[Field], what: str) -> str:
+    parts = []
+    for differs, where in ((False, "alike"), (True, "otherwise")):
+        known = [
+            (one.value, one) for one in fields if one.value is not None and one.differs is differs
+        ]
+        if known:
+            value, worst = max(known, key=lambda item: item[0])
+            place = f"{worst.variant} at {worst.column} ({worst.stratum})"
+            parts.append(f"{number_text(value)} nat where cells must answer {where}: {place}")
+    if not parts:
         return f"No cell has a {what}."
-    value, variant, column = max(known, key=lambda item: item[0])
-    zeros = [f"{variant} {column}" for value, variant, column in known if value == 0]
+    zeros = [f"{one.variant} {one.column}" for one in fields if one.value == 0]
     exact = f" Exactly 0: {', '.join(zeros)}." if zeros else ""
-    return f"The largest {what} is {number_text(value)} nat: {variant} at {column}.{exact}"
+    return f"The largest {what} is {'; '.join(parts)}.{exact}"

@@ -22,13 +22,14 @@ from typing import Any, Final
 
 import numpy as np
 
+from fixtures.errors import InputError
 from reports.equivalence import Estimate
 from suites.evidence import kl_quantiles
 from suites.lanes import Limits, Metric, Strata, estimate, judged, rejected
 from suites.numerics import Differences
 
 SCHEMA: Final = 1
-NULLS: Final = Path(__file__).parent / "nulls"  # one calibration per platform, as it was measured
+NULLS: Final = Path(__file__).parent / "nulls"  # calibrations, each as it was measured
 CONCURRENCY: Final = 16
 BATCH_TOKENS: Final = 64
 FLIP_QUANTILE: Final = 0.999
@@ -148,12 +149,63 @@ def document(found: Sequence[Null], header: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
+@dataclass(frozen=True, slots=True)
+class StoredNull:
+    """By stratum, the largest null's quantiles of KL; none where no calibration is of this run.
+    `told` says whose they are, or why there are none."""
+
+    quantiles: Mapping[str, list[tuple[float, float]]]
+    told: str
+
+
+def stored_null(conditions: Mapping[str, Any], folder: Path = NULLS) -> StoredNull:
+    """The calibration that was measured under a run's conditions (a calibration's header): the same
+    checkpoint, engine, arguments and corpus. Another one's noise says nothing of this one's."""
+    unlike: list[tuple[int, str]] = []
+    for path in sorted(folder.glob("*.json")):
+        header = _stored(path)
+        differing = [
+            f"{name} {_shown(header.get(name), conditions[name])}"
+            for name in ("checkpoint", "engine", "arguments", "corpus")
+            if _identity(header.get(name)) != _identity(conditions[name])
+        ]
+        if not differing:
+            cpu = header.get("machine", {}).get("cpu", "an unknown machine")
+            told = f"The null is that of suites/nulls/{path.name}, measured on {cpu}"
+            return StoredNull(null_quantiles(path), told)
+        unlike.append((len(differing), f"{path.name}, is of {' and '.join(differing)}"))
+    nearest = f"; the nearest, {min(unlike)[1]}" if unlike else ""
+    return StoredNull(
+        {}, f"No null is drawn: none was measured under these conditions (--calibrate){nearest}"
+    )
+
+
+def _identity(value: Any) -> Any:
+    """What tells checkpoints and corpora apart is their digest, whatever they are called."""
+    return value.get("digest", value) if isinstance(value, Mapping) else list(value or ())
+
+
+def _shown(value: Any, asked: Any) -> str:
+    """A stored condition, as far as it tells it from what is asked."""
+    if isinstance(value, Mapping):
+        return " ".join(str(value[key]) for key in ("name", "version") if key in value)
+    return " ".join(word for word in value or () if word not in asked) or "fewer than this run's"
+
+
+def _stored(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is no calibration: {error}") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise InputError(f"{path} is no calibration of schema {SCHEMA}: measure it anew")
+    return content
+
+
 def null_quantiles(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """By stratum, the largest null's quantiles of KL; empty where no calibration is stored."""
-    if not path.is_file():
-        return {}
+    """By stratum, the largest stored null's quantiles of KL."""
     largest: dict[str, list[tuple[float, float]]] = {}
-    for null in json.loads(path.read_text(encoding="utf-8"))["nulls"]:
+    for null in _stored(path)["nulls"]:
         pairs = [(float(q), float(kl)) for q, kl in null["kl_quantiles"]]
         before = largest.get(null["stratum"], pairs)
         largest[null["stratum"]] = [

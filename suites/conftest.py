@@ -30,7 +30,7 @@ from reports.percentiles import impossible
 from suites.agreement import lines, tally
 from suites.answers import answered, tasks
 from suites.baseline import Baseline, score_corpus
-from suites.calibration import Null, document, proposed
+from suites.calibration import Null, StoredNull, document, proposed, stored_null
 from suites.corpus import Corpus, Document, read_corpus
 from suites.figures import figures
 from suites.measure import Gauge
@@ -94,7 +94,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     and how often it stood."""
     outcomes = ("passed", "failed")
     reports = [r for name in outcomes for r in terminalreporter.stats.get(name, ())]
-    recorded = (content for r in reports for key, content in r.user_properties if key == ROW)
+    # Of a test whose fixture failed, and of a skipped one that scored for others, too; once each.
+    stats = terminalreporter.stats
+    every = {r.nodeid: r for name in (*outcomes, "skipped", "error") for r in stats.get(name, ())}
+    properties = (getattr(report, "user_properties", ()) for report in every.values())
+    recorded = (content for found in properties for key, content in found if key == ROW)
     if lines_of_figures := figures(row for row in recorded if isinstance(row, dict)):
         terminalreporter.section("numerics")
         for line in lines_of_figures:
@@ -131,6 +135,13 @@ def asked_tasks(state: State) -> tuple[Task, ...]:
 
 
 @pytest.fixture(scope="session")
+def tp_detects(state: State) -> tuple[str, ...] | None:
+    """The seeded faults that must be seen on several ranks; None where nobody reviewed them."""
+    deployment = state.deployments.deployment(state.deployment_name)
+    return deployment.tp_detects.get(state.platform)
+
+
+@pytest.fixture(scope="session")
 def baseline() -> Baseline:
     """Filled by `prerequisites`."""
     return Baseline()
@@ -151,18 +162,28 @@ def calibration(state: State, corpus: Corpus) -> Iterator[list[Null]]:
     yield found
     if not found:
         return
-    header = {
+    path = state.reports / "calibration.json"
+    path.write_text(document(found, _conditions(state, corpus)), encoding="utf-8")
+    state.say(f"limits that leave room for {len(found)} nulls ({path}):")
+    for name, limit in proposed(found).items():
+        state.say(f"{name} = {limit:g}")
+
+
+@pytest.fixture(scope="session")
+def null(state: State, corpus: Corpus) -> StoredNull:
+    """The noise that was measured under this run's conditions, where it was."""
+    return stored_null(_conditions(state, corpus))
+
+
+def _conditions(state: State, corpus: Corpus) -> dict[str, object]:
+    """What a calibration was measured under, and a run that it is of."""
+    return {
         "engine": state.engine_json,
         "checkpoint": {"name": Path(state.checkpoint).name, "digest": state.matrix.digest},
         "machine": {"cpu": state.machine.cpu, "gpus": [gpu.name for gpu in state.machine.gpus]},
         "corpus": corpus.to_json(),
         "arguments": list(state.settings.arguments),
     }
-    path = state.reports / "calibration.json"
-    path.write_text(document(found, header), encoding="utf-8")
-    state.say(f"limits that leave room for {len(found)} nulls ({path}):")
-    for name, limit in proposed(found).items():
-        state.say(f"{name} = {limit:g}")
 
 
 @pytest.fixture(scope="session")

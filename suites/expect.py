@@ -7,7 +7,6 @@ red test names claim, observed value with its interval, limit, and what to do ab
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +17,8 @@ from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.coverage import Coverage
 from fixtures.deployment import PlatformSettings
 from fixtures.running import Running
-from reports.equivalence import Flips
 from reports.record import Outcome, RecordRow, Row
-from reports.statistics import Interval, verdict_lower, verdict_upper
-from suites.lanes import Limits, Strata, estimate, judged
-from suites.numerics import DEFINITIONS, Differences
+from reports.statistics import Interval
 
 RECORDED = "recorded; deployments.toml sets no limit for it"
 
@@ -202,136 +198,4 @@ def expect_capacity(record: RecordRow, running: Running, settings: PlatformSetti
         f"{memory[cell.plan.platform]} has room for by the model's shapes; within 1 %; v1",
         advice="The planner's arithmetic is not this engine's: do not size a deployment by it",
     )
-    rows.settle()
-
-
-# ------------------------------------------------------------------ numerics
-
-
-def expect_close(
-    record: RecordRow,
-    cell: str,
-    lane: str,
-    strata: Strata,
-    limits: Limits,
-    *,
-    against: str,
-    flip_margin: float,
-    floor: float | None = None,
-) -> None:
-    """Every stratum's metrics within their limits; `floor` is what RMS d must *exceed*."""
-    rows = Rows(record, cell)
-    for one in judged(strata, limits, flip_margin=flip_margin):
-        reason = RECORDED if one.limit is None else None
-        rows.add(
-            f"numerics/{lane}/{one.stratum}/{one.metric}",
-            one.outcome,
-            value=one.value,
-            low=one.low,
-            high=one.high,
-            n=one.n,
-            limit=one.limit,
-            detectable=one.detectable,
-            unit=one.unit,
-            better="higher" if one.metric == "same_top" else None if floor else "lower",
-            definition=f"{one.definition}; against {against}",
-            reason="; ".join(filter(None, (reason, one.note))) or None,
-            advice=_far(one.outcome, against),
-        )
-    if floor is not None:
-        for stratum, documents in strata.items():
-            _expect_apart(
-                rows,
-                f"numerics/{lane}/{stratum}/told_apart",
-                documents,
-                floor,
-                against,
-                advice="A changed checkpoint that cannot be told apart means this comparison is "
-                "blind, or the variant is the original under another name",
-            )
-    rows.settle()
-
-
-def _far(outcome: Outcome, against: str) -> str:
-    if outcome == "inconclusive":
-        return "The interval straddles the limit: more documents would decide (`--corpus full`)"
-    return (
-        f"The answers differ from those of {against}. If sharding passed on this cell, the weights "
-        "were changed: `python -m fixtures.variants verify DIR`; if not, start there"
-    )
-
-
-def _expect_apart(
-    rows: Rows,
-    claim: str,
-    documents: Sequence[Differences],
-    limit: float,
-    against: str,
-    *,
-    reason: str | None = None,
-    advice: str = "",
-) -> None:
-    found = estimate(documents, "rms_d")
-    rows.add_measured(
-        claim,
-        verdict_lower(found.interval, limit),
-        found.interval,
-        limit,
-        unit="nat",
-        definition=f"{DEFINITIONS['rms_d']}; against {against}; must exceed the limit",
-        reason=reason,
-        advice=advice,
-    )
-
-
-def expect_task(rows: Rows, stratum: str, flips: Flips, limit: float | None) -> None:
-    """Of the answers that were right, at most a share `limit` is lost."""
-    found = flips.loss() if flips.right_before else None
-    needed = Flips.needed(limit) if limit is not None else 1
-    if found is None or (
-        limit is not None
-        and flips.right_before < needed
-        and verdict_upper(found, limit) != "failed"
-    ):
-        reason = (
-            f"the reference answers {flips.right_before} of {flips.items} rightly: to show how "
-            f"many of them are lost takes {needed}"
-        )
-        rows.add(f"numerics/task/{stratum}/loss", "not_run", reason=reason)
-        return
-    after = flips.right_before - flips.lost + flips.won
-    rows.add(
-        f"numerics/task/{stratum}/loss",
-        "passed" if limit is None else verdict_upper(found, limit),
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        n=found.n,
-        limit=limit,
-        detectable=flips.detectable(),
-        unit="1",
-        better="lower",
-        reason=f"{flips.right_before} of {flips.items} right on the reference, {after} here; "
-        f"{flips.lost} lost, {flips.won} won (McNemar p = {flips.p_value:.2g})"
-        + ("" if limit is not None else f"; {RECORDED}"),
-        definition="share of the reference's right answers that are wrong here; exact interval, "
-        "one-sided 1 %; v1",
-        advice="Answers changed that a user would notice: see the lanes above for where",
-    )
-
-
-def expect_caught(
-    record: RecordRow, cell: str, strata: Strata, limit: float, *, against: str
-) -> None:
-    """A cell planned to answer wrongly is shown to: its RMS d is beyond a good cell's limit."""
-    rows = Rows(record, cell)
-    for stratum, documents in strata.items():
-        _expect_apart(
-            rows,
-            f"numerics/control/{stratum}/caught",
-            documents,
-            limit,
-            against,
-            reason="planned to answer wrongly; the difference must exceed the limit of a good cell",
-        )
     rows.settle()

@@ -28,6 +28,7 @@ from suites.lanes import Strata
 PERPLEXITY_TOLERANCE: Final = 0.01
 TASK_TOLERANCE: Final = 0.08
 TOP: Final = 5
+NOTHING: Final = "the corpus has no texts to judge by"
 NAMES: Final = ("logprobs_close", "perplexity", "greedy_text", "task_8pct")
 
 
@@ -42,6 +43,8 @@ class Opinion:
 
 def logprobs_close(reference: Sequence[Written], candidate: Sequence[Written]) -> Opinion:
     """Would vLLM's own comparison of two models let it pass?"""
+    if not reference:
+        return Opinion("logprobs_close", None, NOTHING)
     parted = 0
     for index, (ours, theirs) in enumerate(zip(reference, candidate, strict=True)):
         for step, (a, b) in enumerate(zip(ours.token_ids, theirs.token_ids, strict=False)):
@@ -62,7 +65,10 @@ def _likeliest(top: Mapping[int, float]) -> set[int]:
 
 
 def perplexity(strata: Strata) -> Opinion:
-    """Is the ratio of perplexities over the whole corpus within its tolerance?"""
+    """Is the ratio of perplexities over the whole corpus within its tolerance? Each of its
+    positions is to stand in one stratum: those that were decoded too, once."""
+    if not any(strata.values()):
+        return Opinion("perplexity", None, NOTHING)
     d = np.concatenate([document.d for found in strata.values() for document in found])
     ratio = math.exp(-float(d.mean()))
     passed = abs(ratio - 1) <= PERPLEXITY_TOLERANCE
@@ -71,6 +77,8 @@ def perplexity(strata: Strata) -> Opinion:
 
 def greedy_text(reference: Sequence[Written], candidate: Sequence[Written]) -> Opinion:
     """Are all greedy texts the same?"""
+    if not reference:
+        return Opinion("greedy_text", None, NOTHING)
     pairs = zip(reference, candidate, strict=True)
     other = sum(ours.text != theirs.text for ours, theirs in pairs)
     return Opinion("greedy_text", not other, f"{other} of {len(reference)} texts differ")

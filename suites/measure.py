@@ -62,6 +62,7 @@ class Block:
     told: Told | None = None  # by the server itself; `untold` says why not
     untold: str | None = None
     doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # such as: which caches could not be emptied
 
     @property
     def doubt(self) -> str | None:
@@ -161,13 +162,13 @@ class Gauge:
     def _block(
         self, server: Server, label: str, instrument: str, send: Callable[[], Load]
     ) -> Block:
-        reset_caches(server)
+        full = tuple(f"not emptied: {refused}" for refused in reset_caches(server))
         with observe(limits=self.limits) as observed:
             load, told, untold = _counted(server, send)
         doubts = [] if told is None else disagreements(told, load, self.margins)
         if (verdict := observed.verdict()) is not None:
             doubts.append(verdict)
-        block = Block(load, instrument, told, untold, tuple(doubts))
+        block = Block(load, instrument, told, untold, tuple(doubts), full)
         _write(self.raw / server.model / f"{label}.json", block, observed.to_json())
         return block
 

@@ -21,10 +21,11 @@ from reports.equivalence import Flips, paired
 from reports.record import RecordEvidence, RecordRow
 from suites.answers import answered
 from suites.baseline import DECODED, Baseline, ScoringError, score_corpus
-from suites.calibration import NULLS, null_quantiles
+from suites.calibration import StoredNull
 from suites.corpus import Document
 from suites.evidence import Table, evidence
-from suites.expect import Rows, expect_caught, expect_close, expect_task
+from suites.expect import Rows
+from suites.expect_numerics import expect_caught, expect_close, expect_task, timed
 from suites.lanes import Limits, Metric
 from suites.numerics import Differences, MismatchError, differences, longest_run
 from suites.pace import Say
@@ -55,9 +56,10 @@ def scores(
     if cell.id not in baseline.by_cell:
         rows = Rows(record, cell.id)
         try:
-            baseline.by_cell[cell.id] = score_corpus(
-                measured, documents, reference=baseline.scores, say=say
-            )
+            with timed(rows, "scoring"):
+                baseline.by_cell[cell.id] = score_corpus(
+                    measured, documents, reference=baseline.scores, say=say
+                )
         except ScoringError as error:
             baseline.unscorable[cell.id] = str(error)
             rows.add(
@@ -142,6 +144,7 @@ def test_close(
     documents: tuple[Document, ...],
     settings: PlatformSettings,
     placeholders: frozenset[int],
+    null: StoredNull,
     record: RecordRow,
     record_evidence: RecordEvidence,
 ) -> None:
@@ -160,7 +163,7 @@ def test_close(
     found = compared(reference, scores, documents, placeholders, cell, record)
     margin = settings.numerics.flip_margin
     for table in evidence(found, against=against, flip_margin=margin):
-        record_evidence(cell=cell.id, **asdict(with_null(table, cell)))
+        record_evidence(cell=cell.id, **asdict(with_null(table, null)))
     if silent:
         expect_caught(record, cell.id, found, settings.numerics.tp_rms_d, against=against)
         return
@@ -177,19 +180,18 @@ def test_close(
     )
 
 
-def with_null(table: Table, cell: Cell) -> Table:
-    """The KL of a cell beside that of the platform's stored null, where there is one."""
+def with_null(table: Table, null: StoredNull) -> Table:
+    """The KL of a cell beside that of the null of its conditions; where there is none, why not."""
     if table.name != "numerics/kl_quantiles":
         return table
     kinds = {row[0] for row in table.rows}
-    null = null_quantiles(NULLS / f"{cell.plan.platform}.json")
     more = [
         (stratum, "null", quantile, kl)
-        for stratum, found in null.items()
+        for stratum, found in null.quantiles.items()
         for quantile, kl in found
         if stratum in kinds
     ]
-    return replace(table, rows=(*table.rows, *more))
+    return replace(table, rows=(*table.rows, *more), definition=f"{table.definition}. {null.told}")
 
 
 def compared(
@@ -301,7 +303,8 @@ def test_tasks(
         pytest.skip(f"{cell.id} is planned to answer wrongly: nobody expects it to do tasks")
     rows = Rows(record, cell.id)
     try:
-        after = answered(measured, asked_tasks, say)
+        with timed(rows, "tasks"):
+            after = answered(measured, asked_tasks, say)
     except ScoringError as error:
         rows.add(
             "numerics/task/answered", "failed", reason=str(error), advice=cause_in(measured.log)

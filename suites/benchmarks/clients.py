@@ -175,7 +175,7 @@ def markdown(measured: Mapping[str, tuple[list[Outcome], list[Outcome]]]) -> lis
     lines += ["", f"| instrument | TTFT within {LIMIT:.0%} up to | without its own time | TPOT |"]
     lines.append("|---|---|---|---|")
     for name, (_, reach) in measured.items():
-        rates = [_rate(sustained(reach, key)) for key in JUDGED]
+        rates = [_rate(reach, key) for key in JUDGED]
         lines.append(f"| {name} | {' | '.join(rates)} |")
     return lines
 
@@ -186,9 +186,11 @@ def _off(found: Mapping[str, float] | None) -> str:
     return f"{found['median'] * 1e3:.3f} ({found['max'] * 1e3:.3f}) ms"
 
 
-def _rate(found: Mapping[str, float | bool] | None) -> str:
+def _rate(reach: Sequence[Outcome], name: str) -> str:
+    found = sustained(reach, name)
     if found is None:
-        return "not at one stream"
+        told = any(outcome.share(name) is not None for outcome in reach)
+        return "not at one stream" if told else "not told"
     return f"{'' if found['passed'] else 'at least '}{found['requests_per_s']:.0f} requests/s"
 
 

@@ -450,7 +450,8 @@ PARENT = """
 import sys
 from pathlib import Path
 from fixtures.load.bench import Bench
-from suites.oracles.test_bench import Arrivals, serving, texts
+from suites.benchmarks.instruments import serving
+from suites.oracles.test_bench import Arrivals, texts
 folder = Path(sys.argv[1])
 server = serving(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
 bench = Bench(folder / "bench.log", folder / "blocks")

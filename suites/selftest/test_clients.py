@@ -81,6 +81,11 @@ def test_the_reach_ends_before_the_first_loop_beyond_the_limit() -> None:
     assert sustained(climb, "tpot_s") is None
 
 
+def test_a_time_that_an_instrument_does_not_tell_is_said_so() -> None:
+    lines = clients.markdown({"late": ([], [forged(0.09, 10.0)])})
+    assert lines[-1] == "| late | not at one stream | not told | not told |"
+
+
 def test_a_loop_with_failures_is_not_sustained() -> None:
     good = forged(0.01, 10.0)
     lost = Stream(due_s=0.0, sent_s=0.0, ended_s=1.0, kind="dropped", error="dropped")

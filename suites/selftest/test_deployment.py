@@ -47,6 +47,8 @@ def test_every_model_that_is_given_has_its_budget_on_every_platform() -> None:
         ("trimmed = { min_rms_d", "trimmed = { min_rms", "did you mean 'min_rms_d'?"),
         ("{ min_rms_d = 0.1, mean_kl", "{ mean_kl", "inexact.trimmed.min_rms_d is missing"),
         ("mean_kl = 0.1 }", "mean_kl = 0.0 }", "numerics.inexact.trimmed.mean_kl is 0.0"),
+        ('"groups_swapped"', '"group_swapped"', "did you mean 'groups_swapped'?"),
+        ('"groups_swapped"', '"identity"', "no seeded fault of that name; there are: pad_zero"),
         ("given =", "give =", "did you mean 'given'?"),
         ("requests = 12", "requests = -1", "platforms.cpu.latency.requests is -1"),
         ("schema = 1", "schema = 9", "schema is 9"),

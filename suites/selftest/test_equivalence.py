@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 
 import numpy as np
@@ -36,6 +37,57 @@ def test_the_mean_is_that_of_all_positions() -> None:
     documents = [[1.0, 3.0], [5.0], *[[2.0, 2.0, 2.0]] * 6]
     expected = np.mean(np.concatenate(documents))
     assert cluster_mean(documents).value == pytest.approx(expected)
+
+
+def resampled_slowly(
+    documents: list[Floats], *, confidence: float, resamples: int, seed: int
+) -> tuple[float, float, float]:
+    """(standard error, low, high) from the definition: draw documents, pool what their positions
+    say, take the mean; percentiles widened as Hesterberg (2015) does."""
+    n = len(documents)
+    means = []
+    for chosen in np.random.default_rng(seed).integers(0, n, size=(resamples, n)):
+        pooled = [float(value) for index in chosen for value in documents[index]]
+        means.append(math.fsum(pooled) / len(pooled))
+    further = math.sqrt(n / (n - 1)) * float(stats.t(n - 1).isf((1 - confidence) / 2))
+    tail = 0.5 * math.erfc(further / math.sqrt(2))
+    ordered = sorted(means)
+
+    def percentile(share: float) -> float:
+        whole, part = divmod(share * (resamples - 1), 1)
+        below, above = ordered[int(whole)], ordered[min(int(whole) + 1, resamples - 1)]
+        return below + part * (above - below)
+
+    error = statistics.stdev(means) * math.sqrt(n / (n - 1))
+    return error, percentile(tail), percentile(1 - tail)
+
+
+@pytest.mark.parametrize("count", [8, 20])
+def test_resampling_by_a_product_of_matrices_is_resampling(count: int) -> None:
+    documents = drawn(np.random.default_rng(5), count)
+    fast = cluster_mean(documents, confidence=0.98, resamples=500, seed=7)
+    slow = resampled_slowly(documents, confidence=0.98, resamples=500, seed=7)
+    assert (fast.standard_error, fast.low, fast.high) == pytest.approx(slow, rel=1e-9)
+
+
+def test_one_seed_gives_one_interval_and_documents_alike_leave_no_room() -> None:
+    documents = drawn(np.random.default_rng(6), 9)
+    first, again, other = (cluster_mean(documents, seed=seed) for seed in (7, 7, 8))
+    assert first == again != other
+    assert cluster_mean([[0.0, 0.0]] * 8) == Estimate(0.0, 0.0, 0.0, 8, 0.0)
+
+
+def test_positions_taken_for_documents_would_cover_the_truth_too_seldom() -> None:
+    """The same data token by token: what the test of coverage below would see."""
+    random, runs = np.random.default_rng(7), 200
+    covered = 0
+    for run in range(runs):
+        tokens = [[token] for token in np.concatenate(drawn(random, 10))]
+        found = cluster_mean(tokens, confidence=0.9, resamples=100, seed=run)
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= 0 <= found.high
+    assert covered / runs < 0.75
 
 
 @pytest.mark.parametrize("documents", [8, 20, 60])

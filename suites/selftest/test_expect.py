@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,16 +19,14 @@ from fixtures.prediction import plan
 from fixtures.repairs import resized
 from fixtures.running import Running
 from fixtures.serving.server import Refused
-from reports.equivalence import Flips
+from reports.equivalence import Flips, cluster_mean
 from reports.record import Row
 from suites.expect import (
     Rows,
-    expect_caught,
-    expect_close,
     expect_shards,
     expect_stage,
-    expect_task,
 )
+from suites.expect_numerics import expect_caught, expect_close, expect_task, timed
 from suites.lanes import Metric
 from suites.numerics import Differences
 from suites.selftest.apart import differing
@@ -116,14 +116,46 @@ def test_a_variant_that_must_differ_and_does_not_is_a_failure() -> None:
     assert close(documents(0.4), limits={}, floor=0.1)["told_apart"] == "passed"
 
 
+def test_what_tells_two_models_apart_is_estimated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    estimated = Mock(wraps=cluster_mean)
+    monkeypatch.setattr("suites.lanes.cluster_mean", estimated)
+    record, strata = Recorder(), {"text": documents(0.4), "code": documents(0.3)}
+    expect_close(
+        record, "trimmed-tp1", "quality", strata, {}, against="o", flip_margin=0.1, floor=0.1
+    )
+    assert estimated.call_count == 5 * 2  # metrics times strata
+    rows = {row.claim: row for row in record.rows}
+    for stratum in strata:
+        apart, rms_d = (
+            rows[f"numerics/quality/{stratum}/{name}"] for name in ("told_apart", "rms_d")
+        )
+        assert (apart.value, apart.low, apart.high) == (rms_d.value, rms_d.low, rms_d.high)
+
+
 def test_a_silent_cell_that_is_not_caught_is_a_failure() -> None:
     record = Recorder()
     expect_caught(record, "original-tp4", {"text": documents(2.0)}, 0.05, against="original-tp1")
-    assert record.outcomes() == {"numerics/control/text/caught": "passed"}
+    claims = ("numerics/control/text/caught", "numerics/control/text/mean_kl")
+    assert record.outcomes() == dict.fromkeys(claims, "passed")
+    assert [row.limit for row in record.rows] == [0.05, None]
     with pytest.raises(pytest.fail.Exception, match=r"caught failed: observed 0\.001 nat"):
         expect_caught(
             record, "original-tp4", {"text": documents(0.001)}, 0.05, against="original-tp1"
         )
+
+
+def test_what_a_part_of_the_numerics_took_is_recorded_where_it_ended() -> None:
+    record = Recorder()
+    with timed(Rows(record, "padded-tp2"), "scoring"):
+        time.sleep(0.02)
+    (row,) = record.rows
+    assert (row.claim, row.outcome, row.unit) == ("numerics/seconds/scoring", "passed", "s")
+    assert row.value is not None
+    assert 0.02 <= row.value < 5
+    assert "sets no limit" in str(row.reason)
+    with pytest.raises(KeyError), timed(Rows(record, "padded-tp2"), "tasks"):
+        raise KeyError
+    assert len(record.rows) == 1
 
 
 SCALES = "model.layers.0.mlp.down_proj.scales"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,21 @@ import pytest
 
 from fixtures.checkpoint.tensors import MANIFEST, checkpoint_digest
 from fixtures.errors import InputError
-from fixtures.faults import CATALOGUE, LADDER, Fault, Unseeded, cached_fault, read_fault, seed_fault
+from fixtures.faults import (
+    CATALOGUE,
+    LADDER,
+    TRIALS,
+    Fault,
+    Unseeded,
+    cached_fault,
+    passing_fault,
+    read_fault,
+    seed_fault,
+)
 from fixtures.faults.__main__ import main
 from fixtures.faults.build import NOTE
 from fixtures.faults.subject import read_subject
+from fixtures.ledger import LEDGER
 from suites.selftest import small_configs
 from suites.selftest.drawn import write_drawn
 from suites.selftest.faulty import (
@@ -84,6 +96,47 @@ def test_a_cached_fault_is_built_once_and_again_when_it_or_its_source_changed(
     other = cached_fault(source, "one_scale", strength=0.01)
     assert isinstance(other, Fault)
     assert len({other.directory, *cached.values()}) == 3
+
+
+def test_a_passing_fault_lies_where_it_is_told_and_is_gone_after_its_block(
+    checkpoints: Checkpoints, tmp_path: Path
+) -> None:
+    padded, root = checkpoints("awq")[1], tmp_path / "root"
+    beside = sorted(padded.parent.iterdir())
+    with passing_fault(padded, "one_scale", root=root, strength=0.03) as fault:
+        assert isinstance(fault, Fault)
+        assert changed(padded, fault.directory) == set(fault.tensors) != set()
+        assert root in fault.directory.parents
+        assert not (fault.directory / LEDGER).exists()  # nobody comes back to check it
+    assert not list(root.iterdir())
+    assert sorted(padded.parent.iterdir()) == beside
+
+
+def test_where_files_cannot_be_linked_hard_they_are_not_copied(
+    checkpoints: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another filesystem, or beside files of another user."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr("os.link", refuse)
+    padded = checkpoints("awq")[1]
+    fault = seeded(padded, tmp_path / "out", "head_permuted")
+    for name in ("tokenizer.json", "config.json", MANIFEST):
+        assert (fault.directory / name).is_symlink()
+        assert (fault.directory / name).samefile(padded / name)
+    assert changed(padded, fault.directory) == set(fault.tensors)
+
+
+def test_a_run_seeds_each_fault_once_and_the_control_first() -> None:
+    assert TRIALS[0].control
+    labels = [trial.label for trial in TRIALS]
+    assert len(set(labels)) == len(labels)
+    assert {f"one_scale-{step:g}" for step in LADDER} <= set(labels)
+    # 1 % is a step of the ladder, and the one that must be seen.
+    listed = {trial.label for trial in TRIALS if trial.listed}
+    assert listed == {*CATALOGUE, "one_scale-0.01"} - {"identity", "one_scale", "one_scale_1pct"}
 
 
 @pytest.mark.parametrize(
@@ -195,7 +248,9 @@ def test_the_command_lists_the_catalogue_and_refuses_what_cannot_be(
     assert main(["--list"]) == 0
     assert set(CATALOGUE) <= set(capsys.readouterr().out.split())
     assert main(["--list", "--json"]) == 0
-    assert [kind["name"] for kind in json.loads(capsys.readouterr().out)] == list(CATALOGUE)
+    listed = json.loads(capsys.readouterr().out)
+    assert [kind["name"] for kind in listed] == list(CATALOGUE)
+    assert not any("shows_at" in kind for kind in listed)
     assert main([str(checkpoints("awq")[1]), "--fault", "expert_permuted"]) == 2
     error = capsys.readouterr().err
     assert "it has no experts" in error

@@ -50,3 +50,8 @@ def test_a_task_may_fall_by_eight_percent(right: int, passed: bool) -> None:
 
 def test_a_task_nobody_can_do_says_nothing() -> None:
     assert task([False] * 10, [False] * 10).passed is None
+
+
+def test_a_corpus_without_texts_says_nothing_by_texts() -> None:
+    assert logprobs_close([], []).passed is greedy_text([], []).passed is None
+    assert perplexity({}).passed is None

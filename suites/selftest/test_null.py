@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fixtures.errors import InputError
+from reports.telling import remark
 from suites.calibration import (
     FACTORS,
+    NULLS,
     RESAMPLES,
+    StoredNull,
     document,
     null_quantiles,
     nulls,
     proposed,
     rejections,
     rounded_up,
+    stored_null,
 )
+from suites.evidence import evidence
 from suites.selftest.apart import differing
+from suites.test_numerics import with_null
 
 QUIET = {"text": [differing(np.zeros(40))] * 8}
 LOUD = {
@@ -79,5 +87,84 @@ def test_the_stored_null_is_the_largest_at_each_quantile(tmp_path: Path) -> None
     assert quantiles["code"][0][1] == 3e-5
 
 
+CONDITIONS = {
+    "engine": {"name": "vllm", "version": "0.32.0", "platform": "cpu"},
+    "checkpoint": {"name": "miniature:awq", "digest": "aa"},
+    "machine": {"cpu": "a CPU", "gpus": []},
+    "corpus": {"name": "ci", "digest": "cc"},
+    "arguments": ["--dtype", "float16"],
+}
+
+
+def folder_of(directory: Path, **headers: dict[str, Any]) -> Path:
+    for name, header in headers.items():
+        found = nulls("sharded", "padded-tp2", LOUD if name == "loud" else QUIET)
+        (directory / f"{name}.json").write_text(document(found, CONDITIONS | header))
+    return directory
+
+
+def test_the_null_of_a_run_is_the_one_that_was_measured_under_its_conditions(
+    tmp_path: Path,
+) -> None:
+    other = {"checkpoint": {"name": "miniature-trained:awq", "digest": "bb"}}
+    folder = folder_of(tmp_path, quiet={}, loud=other)
+    assert stored_null(CONDITIONS, folder).quantiles["text"][-1] == (1.0, 0.0)
+    found = stored_null(CONDITIONS | other, folder)
+    assert found.quantiles["code"][-1] == (1.0, 3e-5)
+    assert found.told == "The null is that of suites/nulls/loud.json, measured on a CPU"
+    renamed = {"checkpoint": {"name": "my-copy", "digest": "aa"}, "machine": {"cpu": "another"}}
+    assert stored_null(CONDITIONS | renamed, folder).quantiles
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"checkpoint": {"name": "m", "digest": "dd"}},
+            "is of checkpoint miniature:awq",
+        ),
+        (
+            {"engine": {"name": "vllm", "version": "0.33.0", "platform": "cpu"}},
+            "vllm 0.32.0",
+        ),
+        ({"arguments": ["--dtype", "float32"]}, "is of arguments float16"),
+        ({"arguments": ["--dtype", "float16", "-x"]}, "is of arguments fewer than this run's"),
+        ({"corpus": {"name": "mine", "digest": "dd"}}, "is of corpus ci"),
+    ],
+)
+def test_a_null_of_other_conditions_is_not_drawn(
+    tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    found = stored_null(CONDITIONS | changes, folder_of(tmp_path, quiet={}))
+    assert found.quantiles == {}
+    assert found.told.startswith("No null is drawn: none was measured under these conditions")
+    assert found.told.endswith(told)
+
+
 def test_without_a_stored_null_there_is_none(tmp_path: Path) -> None:
-    assert null_quantiles(tmp_path / "none.json") == {}
+    assert stored_null(CONDITIONS, tmp_path).quantiles == {}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"schema": 2}'])
+def test_a_file_that_is_no_calibration_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(InputError, match=r"bad\.json is no calibration"):
+        stored_null(CONDITIONS, tmp_path)
+
+
+def test_each_stored_calibration_is_of_a_run_of_its_own() -> None:
+    stored = [json.loads(path.read_text()) for path in sorted(NULLS.glob("*.json"))]
+    assert len(stored) > 1
+    for header in stored:
+        assert header["nulls"][0]["stratum"] in stored_null(header).quantiles
+
+
+def test_the_picture_says_whose_null_it_holds_or_why_none() -> None:
+    (_, quantiles, _) = evidence(LOUD, against="original-tp1", flip_margin=0.1)
+    theirs = StoredNull({"text": [(1.0, 2e-6)], "other": [(1.0, 1.0)]}, "The null is theirs")
+    table = with_null(quantiles, theirs)
+    assert ("text", "null", 1.0, 2e-6) in table.rows
+    assert not [row for row in table.rows if row[0] == "other"]
+    assert remark(table.definition) == " The null is theirs."
+    assert with_null(quantiles, StoredNull({}, "No null")).rows == quantiles.rows
+    assert remark(quantiles.definition) == ""

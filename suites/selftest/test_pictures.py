@@ -22,6 +22,7 @@ from reports.panels import Decades
 from reports.pictures import Gallery, Picture, gallery
 from reports.record import Evidence, JsonObject, Run, UndrawableError
 from reports.rows import Value
+from reports.telling import Field
 from suites.selftest.sample_pictures import a_run_with_pictures
 from suites.selftest.sample_run import a_cell, a_row, a_run, an_evidence
 from suites.selftest.test_html import STYLE, Page, contrast
@@ -111,13 +112,56 @@ def test_a_heat_map_writes_every_cell_in_its_field(shown: Gallery) -> None:
     rms_d = shown.run[0]
     drawn = Page(svg(rms_d)).text
     assert len(rms_d.rows) == 16
-    for variant, size, value, why in rms_d.rows:
+    for variant, size, value, _, stratum, _, why in rms_d.rows:
         assert str(variant) in drawn
         assert str(size) in drawn
         assert (figure_text(value)[:5] if why is None else str(why)) in drawn
-    assert ("original", "tp 8", None, "refused") in rms_d.rows
+        assert str(stratum or why) in drawn
+    refused = ("original", "tp 8", None, None, None, "fails as planned", "refused")
+    assert refused in rms_d.rows
     assert drawn.count("refused") == 2
-    assert "The largest RMS d is 0.235 nat: original at tp 4." in rms_d.told
+    assert ("padded", "tp 1", 0.0, "exact", "all strata", "serves", None) in rms_d.rows
+    assert "where cells must answer alike: padded at tp 8 (text)" in rms_d.told
+    assert "0.235 nat where cells must answer otherwise: original at tp 4 (text)" in rms_d.told
+
+
+@pytest.mark.parametrize(
+    ("claim", "lane"),
+    [
+        ("numerics/quality/image/rms_d", "quality"),
+        ("numerics/padding/image/rms_d", "padding"),
+        ("numerics/control/image/caught", "control"),
+        ("numerics/tp/image/rms_d", "tp"),
+        ("numerics/end_to_end/image/rms_d", "end_to_end"),
+    ],
+)
+def test_a_heat_map_shows_the_worst_stratum_of_any_lane(claim: str, lane: str) -> None:
+    rows = [
+        a_row(claim="numerics/exact/text/rms_d", value=0.004, low=0.003, high=0.005, limit=0.01),
+        a_row(claim=claim, value=2.5, low=2.0, high=3.0, limit=0.01, outcome="failed"),
+        a_row(claim="numerics/independent/text/rms_d", value=9.0, low=8.0, high=9.5, limit=0.01),
+    ]
+    run = a_run(rows, [a_cell()], evidence=[an_evidence()])
+    found = gallery(run, judged_cells(run))
+    assert found is not None
+    (row,) = (row for row in found.run[0].rows if row[2] is not None)
+    assert row[2:] == (2.5, lane, "image", "FAILED", None)
+    drawn = Page(svg(found.run[0])).text
+    assert "✗ 2.5" in drawn
+    assert "image" in drawn
+
+
+def test_letters_stand_out_from_every_field_of_a_heat_map() -> None:
+    """White and black on the scheme's blues, as they are drawn."""
+    fields = [Field("v", f"tp {n}", "✓", "serves", 10.0 ** (n / 8), "tp", "t") for n in range(80)]
+    spec = charts.heat_chart(fields, ["v"], [field.column for field in fields])
+    drawn = ElementTree.fromstring(draw(spec, label="heat"))
+    filled = [e.get("fill", "") for e in drawn.iter() if e.get("fill", "").startswith("rgb")]
+    inks = [mark["ink"] for mark in spec["data"]["values"]]
+    assert len(filled) == len(fields)
+    for fill, ink in zip(filled, inks, strict=True):
+        colour = "#" + "".join(f"{int(n):02x}" for n in re.findall(r"\d+", fill))
+        assert contrast(colour, ink) >= 4.5, (fill, ink)
 
 
 def test_an_exact_zero_is_drawn_on_a_line_of_its_own(run: Run) -> None:

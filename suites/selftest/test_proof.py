@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from fixtures.checkpoint.moves import Move, move
 from fixtures.checkpoint.tensors import TensorInfo, digest_of, read_checkpoint, read_header
 from fixtures.errors import InputError, ProofError
-from fixtures.proof import header_findings
+from fixtures.headers import header_findings
 from fixtures.variants import build_padded, build_regrouped, build_trimmed, verify
 from suites.selftest.tiny import Arrays, Tiny, flip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,13 @@ def test_padding_and_regrouping_are_exact_and_trimming_is_told_apart(whole: Inne
         assert (row["value"], row["limit"], row["outcome"]) == (0.0, 0.0, "passed")
     told = whole.row("trimmed-tp1", "numerics/quality/text/told_apart")
     assert told["low"] > told["limit"]
+
+
+def test_what_the_numerics_of_a_cell_took_stands_in_report_and_terminal(whole: Inner) -> None:
+    row = whole.row("padded-tp2", "numerics/seconds/scoring")
+    assert (row["outcome"], row["limit"], row["unit"]) == ("passed", None, "s")
+    line = rf"padded-tp2 +seconds +{row['value']:.3g} s \(scoring {row['value']:.3g}\)"
+    assert re.search(line, whole.output)
 
 
 def test_stages_serve_what_ranks_cannot_share_and_move_nothing(whole: Inner) -> None:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from fixtures.errors import InputError
-from fixtures.scratch import Abandoned, remove_stale, scratch_directory
+from fixtures.scratch import Abandoned, passing_directory, remove_stale, scratch_directory
 
 DEADLINE_S = 10.0
 
@@ -57,10 +57,10 @@ def empty_before(directory: Path, deadline_s: float) -> bool:
     return not leftovers(directory)
 
 
-def stopped_at(point: str, final: Path) -> subprocess.Popen[str]:
+def stopped_at(point: str, final: Path, code: str = VICTIM) -> subprocess.Popen[str]:
     root = Path(__file__).parents[2]
     victim = subprocess.Popen(
-        [sys.executable, "-c", VICTIM, str(final), point],
+        [sys.executable, "-c", code, str(final), point],
         cwd=root,
         stdout=subprocess.PIPE,
         text=True,
@@ -104,6 +104,37 @@ def test_any_exception_leaves_nothing(tmp_path: Path, error: type[BaseException]
     with pytest.raises(error):
         fail()
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
+def test_a_passing_directory_ends_with_its_block(
+    tmp_path: Path, error: type[BaseException] | None
+) -> None:
+    home = tmp_path / "home"
+
+    def pass_through() -> None:
+        with passing_directory(home / "one") as one, passing_directory(home / "one") as other:
+            assert one != other  # two runs at once
+            (one / "weights").write_text("w")
+            if error is not None:
+                raise error
+
+    if error is None:
+        pass_through()
+    else:
+        with pytest.raises(error):
+            pass_through()
+    assert leftovers(home) == []
+
+
+def test_a_passing_directory_is_gone_after_a_kill_and_after_a_power_failure(tmp_path: Path) -> None:
+    abandoned(tmp_path)
+    code = VICTIM.replace("scratch_directory", "passing_directory")
+    victim = stopped_at("all written", tmp_path / "final", code)
+    (partial,) = tmp_path.iterdir()  # the one that nobody owned was removed
+    assert partial.name != ".final.partial-0badcafe"
+    killed(victim)
+    assert empty_before(tmp_path, DEADLINE_S)
 
 
 @pytest.mark.parametrize(

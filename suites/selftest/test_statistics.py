@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from reports.record import SampleError
 from reports.statistics import (
     Interval,
-    cluster_bootstrap,
     fewest_units,
     quantile_interval,
     ratio_interval,
@@ -18,10 +17,6 @@ from reports.statistics import (
 )
 
 Floats = NDArray[np.float64]
-
-
-def mean(values: Floats) -> float:
-    return float(values.mean())
 
 
 def covers(interval: Interval, truth: float) -> bool:
@@ -56,24 +51,6 @@ def test_quantile_intervals_cover_the_truth_as_often_as_they_say() -> None:
     assert 0.87 <= np.mean(hits) <= 0.96
 
 
-def test_document_intervals_cover_the_truth_although_tokens_err_together() -> None:
-    generator = np.random.default_rng(2)
-    clustered, pooled = [], []
-    for seed in range(200):
-        documents = [generator.normal(generator.normal(), 0.3, size=20) for _ in range(10)]
-        tokens = [[token] for token in np.concatenate(documents)]
-        clustered.append(
-            covers(cluster_bootstrap(documents, mean, confidence=0.9, seed=seed, resamples=300), 0)
-        )
-        pooled.append(
-            covers(cluster_bootstrap(tokens, mean, confidence=0.9, seed=seed, resamples=100), 0)
-        )
-    # 200 tries: three standard errors are 0.064.
-    assert 0.83 <= np.mean(clustered) <= 0.97
-    # The same data taken token by token: the test above can tell the difference.
-    assert np.mean(pooled) < 0.6
-
-
 def test_ratio_intervals_cover_the_true_ratio() -> None:
     generator = np.random.default_rng(3)
     hits = [
@@ -93,9 +70,10 @@ def test_ratio_intervals_cover_the_true_ratio() -> None:
 
 
 def test_one_seed_gives_one_interval() -> None:
-    documents = [[1.0, 2.0], [3.0], [5.0], [4.0, 1.0], [2.0], [8.0], [0.5]]
+    samples = [1.0, 2.0, 3.0, 5.0, 4.0, 8.0, 0.5]
     first, again, other = (
-        cluster_bootstrap(documents, mean, confidence=0.9, seed=seed) for seed in (7, 7, 8)
+        ratio_interval(samples, [2.0, 3.0, 1.0] * 3, confidence=0.9, seed=seed)
+        for seed in (7, 7, 8)
     )
     assert first == again != other
     assert first.n == 7
@@ -104,26 +82,17 @@ def test_one_seed_gives_one_interval() -> None:
 @pytest.mark.parametrize(("confidence", "fewest"), [(0.9, 5), (0.95, 6), (0.98, 7), (0.99, 8)])
 def test_too_few_units_have_no_bounds(confidence: float, fewest: int) -> None:
     assert fewest_units(confidence) == fewest
-    units = [[float(i)] for i in range(1, fewest + 1)]
-    enough = cluster_bootstrap(units, mean, confidence=confidence, seed=0, resamples=50)
-    few = cluster_bootstrap(units[1:], mean, confidence=confidence, seed=0)
+    units = [float(i) for i in range(1, fewest + 1)]
+    enough = ratio_interval(units, units, confidence=confidence, resamples=50)
+    few = ratio_interval(units[1:], units[1:], confidence=confidence)
     assert enough.low is not None
     assert (few.low, few.high, few.n) == (None, None, fewest - 1)
     assert ratio_interval([1.0], [2.0], confidence=confidence) == Interval(0.5, None, None, 1)
 
 
-def test_identical_documents_leave_no_room() -> None:
-    interval = cluster_bootstrap([[0.0, 0.0]] * 8, mean, confidence=0.98, seed=0, resamples=50)
-    assert interval == Interval(0.0, 0.0, 0.0, 8)
-
-
 def test_an_empty_sample_raises_and_is_never_zero() -> None:
     with pytest.raises(SampleError, match="never 0"):
         quantile_interval([], 0.5, confidence=0.9)
-    with pytest.raises(SampleError, match="no documents"):
-        cluster_bootstrap([], mean, confidence=0.9, seed=0)
-    with pytest.raises(SampleError, match="document 1: empty"):
-        cluster_bootstrap([[1.0], []], mean, confidence=0.9, seed=0)
     with pytest.raises(SampleError, match="old: empty"):
         ratio_interval([1.0], [])
 
@@ -131,8 +100,6 @@ def test_an_empty_sample_raises_and_is_never_zero() -> None:
 def test_a_sample_with_nan_is_refused_with_its_count() -> None:
     with pytest.raises(SampleError, match="2 of 3 values are NaN or infinite"):
         quantile_interval([1.0, math.nan, math.inf], 0.5, confidence=0.9)
-    with pytest.raises(SampleError, match="statistic of 1 finite values is nan"):
-        cluster_bootstrap([[1.0]], lambda _: math.nan, confidence=0.9, seed=0)
     with pytest.raises(SampleError, match="positive"):
         ratio_interval([1.0], [0.0])
 
