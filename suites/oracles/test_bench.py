@@ -420,18 +420,24 @@ def test_connections_that_the_server_is_about_to_close_are_not_used(
         ports.append({c.raddr.port for c in mine.net_connections() if c.status == "ESTABLISHED"})
 
     ports: list[set[int]] = []
-    # vLLM stretches two arrivals over 8 s: the first is to be early, so that it idles for long.
-    seed = next(seed for seed in range(100) if 7 < scheduled_s(0.25, 2, seed)[1] < 7.8)
+    # The third keeps the session open while we look at what the second used.
+    seed = next(
+        seed
+        for seed in range(1000)
+        if 5.5 < (moments := scheduled_s(0.3, 3, seed))[1] < 7 and moments[2] - moments[1] > 2
+    )
     load = bench.run(
         server,
-        texts(2, "idle"),
-        arrivals=Arrivals(per_s=0.25, seed=seed),
+        texts(3, "idle"),
+        arrivals=Arrivals(per_s=0.3, seed=seed),
         output_tokens=2,
         deadline_s=LONG_S,
         progress=connected,
     )
     assert not load.failures
-    assert not ports[0] & ports[1]  # idle for 7 s: vLLM's own server closes them after 5
+    assert ports[0]
+    assert ports[1]
+    assert not ports[0] & ports[1]  # idle for 5.5 s: vLLM's own server closes them after 5
 
 
 def test_prompts_and_results_are_left_as_they_should(started: Clock, tmp_path: Path) -> None:
