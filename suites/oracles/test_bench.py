@@ -25,7 +25,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from fixtures.load.bench import Bench
+from fixtures.load.bench import SCRIPT, Bench
 from fixtures.load.bench_results import Benchmarked
 from fixtures.load.instrument import Arrivals
 from fixtures.load.prompts import Prompt
@@ -401,6 +401,43 @@ def test_arguments_that_vllm_refuses_end_it_with_its_own_words(
     assert said is not None
     assert "ended with status 2, saying" in said
     assert "--request-rate: invalid float value: 'None'" in said
+
+
+def test_no_proxy_is_asked_the_way_even_where_one_is_named(started: Clock, tmp_path: Path) -> None:
+    server, _ = started(*GRID["fast"])
+    command = ("env", "http_proxy=http://127.0.0.1:9", sys.executable, str(SCRIPT))
+    with Bench(tmp_path / "bench.log", tmp_path / "blocks", command=command) as one:
+        assert not run(one, server, texts(2, "direct"), Arrivals(clients=1)).load.failures
+
+
+def test_connections_that_the_server_is_about_to_close_are_not_used(
+    started: Clock, bench: Bench
+) -> None:
+    server, _ = started(*GRID["fast"])
+    mine = psutil.Process(server.pid)
+
+    def connected(_done: int, _total: int) -> None:
+        ports.append({c.raddr.port for c in mine.net_connections() if c.status == "ESTABLISHED"})
+
+    ports: list[set[int]] = []
+    # The third keeps the session open while we look at what the second used.
+    seed = next(
+        seed
+        for seed in range(1000)
+        if 5.5 < (moments := scheduled_s(0.3, 3, seed))[1] < 7 and moments[2] - moments[1] > 2
+    )
+    load = bench.run(
+        server,
+        texts(3, "idle"),
+        arrivals=Arrivals(per_s=0.3, seed=seed),
+        output_tokens=2,
+        deadline_s=LONG_S,
+        progress=connected,
+    )
+    assert not load.failures
+    assert ports[0]
+    assert ports[1]
+    assert not ports[0] & ports[1]  # idle for 5.5 s: vLLM's own server closes them after 5
 
 
 def test_prompts_and_results_are_left_as_they_should(started: Clock, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ but `hangs` leave as soon as vLLM's would: when nobody is there to ask. Standard
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -55,6 +56,14 @@ def behave(connection: Connection, behaviour: str, count: int) -> None:
     elif behaviour == "is-killed":
         os.kill(os.getpid(), signal.SIGKILL)
     elif behaviour == "hangs":
+        time.sleep(600)
+    elif behaviour == "stops-inside-a-message":
+        os.write(connection.fileno(), b"\0\0\0\x09{")
+        time.sleep(600)
+    elif behaviour == "has-a-child":  # which holds on to all that it was given
+        child = subprocess.Popen(["sleep", "600"], close_fds=False)
+        with Path(sys.argv[1], "pids").open("a") as file:
+            file.write(f"{child.pid}\n")
         time.sleep(600)
     elif behaviour == "says-no-json":
         connection.send_bytes(b"\xff{")

@@ -21,7 +21,7 @@ from fixtures.load.bench import Bench, arguments, lines
 from fixtures.load.instrument import Arrivals
 from fixtures.load.prompts import Prompt
 from fixtures.load.streams import Load
-from fixtures.serving.server import Server
+from fixtures.serving.server import INSIDE, Server
 from suites.selftest.stand_in_bench import SENT_S
 
 STAND_IN = Path(__file__).parent / "stand_in_bench.py"
@@ -192,6 +192,13 @@ def test_a_process_that_says_nothing_after_its_deadline_is_given_up(
     assert not run(bench).failures
 
 
+def test_a_process_that_stops_inside_a_message_is_given_up(make: Make, tmp_path: Path) -> None:
+    bench = make("stops-inside-a-message,honest", grace_s=1.5)
+    missed_with(run(bench), "stops for 1.5 s inside a message", tmp_path / "bench.log")
+    assert gone(pids(tmp_path)[0])
+    assert not run(bench).failures
+
+
 def test_a_process_that_is_never_ready_is_given_up(make: Make, tmp_path: Path) -> None:
     bench = make("never-ready,honest", start_s=2.0)
     missed_with(run(bench), "is not ready after 2 s", tmp_path / "bench.log")
@@ -226,6 +233,13 @@ def test_nothing_outlives_the_instrument(make: Make, tmp_path: Path) -> None:
     bench.close()
     bench.close()
     assert gone(pids(tmp_path)[0])
+
+
+def test_what_the_process_has_started_ends_with_it(make: Make, tmp_path: Path) -> None:
+    assert run(make("has-a-child", grace_s=1.5)).failures
+    own, child = pids(tmp_path)
+    assert gone(own)
+    assert gone(child)
 
 
 def test_an_interruption_ends_the_process_whose_answer_was_awaited(
@@ -322,6 +336,13 @@ def test_a_server_without_a_model_directory_has_no_tokenizer(make: Make) -> None
         )
 
 
+def test_the_tokenizer_is_read_as_the_server_reads_it() -> None:
+    server = a_server("vllm", "--model", "/m", "--tokenizer", "/t", "--trust-remote-code")
+    argv = arguments(server, Path("asked.jsonl"), THREE, Arrivals(clients=1), 2)
+    assert of(argv, "--tokenizer") == "/t"
+    assert "--trust-remote-code" in argv
+
+
 def test_no_proxy_and_no_key_reaches_the_benchmark(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,3 +352,44 @@ def test_no_proxy_and_no_key_reaches_the_benchmark(
     environment = Path(f"/proc/{pids(tmp_path)[0]}/environ").read_text()
     assert "elsewhere" not in environment
     assert "HF_HUB_OFFLINE=1" in environment
+
+
+# ------------------------------------------------------------------ the program itself
+
+NAMES = """
+import argparse, os, subprocess, time
+ASYNC_REQUEST_FUNCS = {}
+get_request = fetch_spec_decode_metrics = fetch_diffusion_metrics = get_tokenizer = print
+class aiohttp: TCPConnector = ClientSession = dict
+def add_cli_args(parser): parser.add_argument("--model")
+class FlexibleArgumentParser(argparse.ArgumentParser):
+    def parse_args(self, argv): return self.parse_known_args(argv)[0]
+def main(arguments):
+    os.write(2, f"{os.getpid()} {subprocess.Popen(['sleep', '600']).pid} under way\\n".encode())
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("busy", ["in a block", "importing"])
+def test_the_program_ends_with_a_parent_that_is_killed_and_what_it_has_started_too(
+    tmp_path: Path, busy: str
+) -> None:
+    for package in ("vllm", "vllm/benchmarks", "vllm/utils"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    at_import = "main(None)" if busy == "importing" else ""
+    (tmp_path / "vllm/benchmarks/serve.py").write_text(NAMES + at_import)
+    (tmp_path / "vllm/utils/argparse_utils.py").write_text(NAMES)
+    command = ("env", f"PYTHONPATH={tmp_path}", sys.executable, str(INSIDE / "bench_blocks.py"))
+    log = tmp_path / "bench.log"
+    code = (
+        "from suites.selftest.test_bench import Bench, Path, run\n"
+        f"run(Bench(Path({str(log)!r}), Path({str(tmp_path)!r}), command={command!r}))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as parent:
+        until_s = time.monotonic() + LONG_S
+        while "under way" not in (said := log.read_text() if log.exists() else ""):
+            assert time.monotonic() < until_s, said
+            time.sleep(0.02)
+        parent.kill()
+        assert all(gone(int(pid)) for pid in said.split()[:2])

@@ -95,6 +95,12 @@ def test_figures_are_vllms_numbers_and_nothing_else() -> None:
     assert found == {"median_ttft_ms": 250.0, "completed": 4.0}
 
 
+def test_no_answer_has_no_median() -> None:
+    told = {"completed": 0, "failed": 3, "median_ttft_ms": 0.0, "output_throughput": 0.0}
+    assert figures(told) == {"completed": 0.0, "failed": 3.0, "output_throughput": 0.0}
+    assert figures(told | {"completed": 1})["median_ttft_ms"] == 0.0
+
+
 # ------------------------------------------------------------------ errors
 
 SENT = """Traceback (most recent call last):
