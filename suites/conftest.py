@@ -23,14 +23,22 @@ from fixtures.load.probe_load import ProbeLoad
 from fixtures.matrix import Cell, Matrix
 from fixtures.miniature import cache_root
 from fixtures.plugin import SUITES, State, selected, state_of
-from fixtures.reference import load, load_answers, reference_key, store, store_answers
+from fixtures.reference import (
+    load,
+    load_answers,
+    processor,
+    reference_key,
+    store,
+    store_answers,
+)
 from fixtures.running import Servers
 from fixtures.serving.server import Server, server_environment
 from reports.percentiles import impossible
 from suites.agreement import lines, tally
 from suites.answers import answered, tasks
-from suites.baseline import Baseline, score_corpus
+from suites.baseline import COLLECTION, Baseline, score_corpus, without_positions
 from suites.calibration import Null, StoredNull, document, proposed, stored_null
+from suites.comparison import nothing_to_compare
 from suites.corpus import Corpus, Document, read_corpus
 from suites.figures import figures
 from suites.measure import Gauge
@@ -40,7 +48,8 @@ from suites.tasks import Task
 
 ROW = "shardproof_row"  # as the `record` fixture keeps them
 CORPUS = pytest.StashKey[Corpus]()
-ENGINE_VARIABLES = ("VLLM_", "NCCL_", "CUDA_", "OMP_", "TORCHDYNAMO_")
+ENGINE_VARIABLES = ("VLLM_", "NCCL_", "CUDA_", "NVIDIA_", "OMP_", "TORCHDYNAMO_")
+COMPARED = ("numerics", "faults", "calibration")  # what asks for scores
 
 
 @pytest.hookimpl(wrapper=True)
@@ -65,10 +74,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """What cannot be asked is refused before a server starts."""
     if any(selected(session, suite) for suite in SUITES):  # the report's header names it too
         try:
-            asked(session.config)
+            corpus = asked(session.config)
             _require_possible(session)
         except InputError as error:
             raise pytest.UsageError(str(error)) from error
+        state = state_of(session.config)
+        if any(selected(session, suite) for suite in COMPARED) and not askable(corpus, state):
+            raise pytest.UsageError(
+                f"--corpus {corpus.name} holds pictures alone, and {state.checkpoint} is a model "
+                "that sees none: there is nothing to ask it. Give a corpus with texts, such as ci"
+            )
+
+
+def askable(corpus: Corpus, state: State) -> tuple[Document, ...]:
+    """The documents this model can be asked: no pictures for a model that cannot see."""
+    return corpus.texts if state.matrix.original.vision is None else corpus.documents
 
 
 def _require_possible(session: pytest.Session) -> None:
@@ -118,8 +138,8 @@ def corpus(pytestconfig: pytest.Config) -> Corpus:
 
 @pytest.fixture(scope="session")
 def documents(corpus: Corpus, state: State) -> tuple[Document, ...]:
-    """The documents this model can be asked: no pictures for a model that cannot see."""
-    return corpus.texts if state.matrix.original.vision is None else corpus.documents
+    """The documents this model can be asked."""
+    return askable(corpus, state)
 
 
 @pytest.fixture(scope="session")
@@ -234,6 +254,13 @@ def prerequisites(
             take()
         except ShardproofError as error:
             baseline.broken = f"the baseline original-tp1 could not be measured: {error}"
+        if baseline.scores is not None and baseline.broken is None:
+            baseline.broken = nothing_to_compare(baseline.scores)
+            if silent := without_positions(baseline.scores):
+                state.say(
+                    "left out of the numerics, since no token of theirs is scored "
+                    f"({len(silent)}): {', '.join(silent[:5])}"
+                )
 
     def take() -> None:
         wanted = {
@@ -246,7 +273,7 @@ def prerequisites(
         if wanted["numerics"] and state.command is None:
             # A custom command has no version to tell its answers by: it is scored anew.
             facts, corpus = _facts(state), request.getfixturevalue("corpus")
-            key = reference_key({**facts, "corpus": corpus.digest})
+            key = reference_key({**facts, "corpus": corpus.digest, "collection": COLLECTION})
             tasks_key = reference_key({**facts, "tasks": [task.digest for task in questions]})
             baseline.scores = load(_folder(), key)
             baseline.right = load_answers(_folder(), tasks_key)
@@ -274,7 +301,10 @@ def prerequisites(
             return
         if wanted["numerics"] and baseline.scores is None:
             documents = request.getfixturevalue("documents")
-            baseline.scores = score_corpus(running.server, documents, say=state.say)
+            placeholders = request.getfixturevalue("placeholders")
+            baseline.scores = score_corpus(
+                running.server, documents, placeholders=placeholders, say=state.say
+            )
             baseline.by_cell[running.cell.id] = baseline.scores
             if key is not None:
                 store(_folder(), key, baseline.scores)
@@ -295,9 +325,14 @@ def prerequisites(
 
 
 def answer_deciding(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a server's environment says about the engine: the caller's settings reach it too."""
+    """What a server's environment says about the engine: the caller's settings reach it too, and
+    whatever deployments.toml sets was set for a reason."""
     given = server_environment(os.environ, environment)
-    return {name: value for name, value in given.items() if name.startswith(ENGINE_VARIABLES)}
+    return {
+        name: value
+        for name, value in given.items()
+        if name.startswith(ENGINE_VARIABLES) or name in environment
+    }
 
 
 def _folder() -> Path:
@@ -313,6 +348,8 @@ def _facts(state: State) -> dict[str, object]:
         "arguments": state.settings.arguments,
         "environment": answer_deciding(state.settings.environment),
         "cpu": machine.cpu,
+        "cores": machine.cores,
+        "processor": processor(),
         "gpus": [gpu.name for gpu in machine.gpus],
         "versions": machine.versions,
     }

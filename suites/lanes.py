@@ -16,14 +16,14 @@ against.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from reports.equivalence import Estimate, cluster_mean, within
+from reports.equivalence import CONFIDENCE, Estimate, cluster_mean, within
 from reports.record import Outcome
-from reports.statistics import Floats
+from reports.statistics import Floats, fewest_units
 from suites.numerics import DEFINITIONS, Differences
 
 Metric = Literal["mean_d", "rms_d", "max_abs_d", "mean_kl", "rms_dp", "same_top", "hard_flips"]
@@ -77,8 +77,24 @@ def judged(strata: Strata, limits: Limits, *, flip_margin: float) -> list[Judgem
     for stratum, documents in strata.items():
         found.append(_largest(stratum, documents, limits.get("max_abs_d")))
         found.append(_flips(stratum, documents, limits.get("hard_flips"), flip_margin))
+    found = _spared(found)
     order = list(strata)
     return sorted(found, key=lambda one: order.index(one.stratum))
+
+
+def _spared(found: Sequence[Judgement]) -> list[Judgement]:
+    """Where means of some strata can be judged, those of too few documents are not: they would be
+    inconclusive in every run, whatever the servers do."""
+    few = fewest_units(CONFIDENCE)
+    if not any(one.limit is not None and one.metric in _AVERAGED and one.n >= few for one in found):
+        return list(found)
+    note = f"fewer than {few} documents of this kind have no interval: give a corpus with more"
+    return [
+        replace(one, outcome="not_run", note="; ".join(filter(None, (one.note, note))))
+        if one.outcome == "inconclusive" and one.n < few
+        else one
+        for one in found
+    ]
 
 
 def rejected(judgements: Sequence[Judgement]) -> list[Judgement]:

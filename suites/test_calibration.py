@@ -9,7 +9,7 @@ import pytest
 
 from fixtures.deployment import PlatformSettings
 from fixtures.matrix import Cell
-from fixtures.reference import Scores
+from fixtures.reference import CorpusScores
 from fixtures.running import Servers
 from fixtures.serving.server import Server
 from reports.record import RecordRow
@@ -25,7 +25,7 @@ RESTARTED = 1  # more ranks take minutes to start, and have no other reason to d
 
 
 @pytest.fixture(scope="session")
-def tp1_scores() -> dict[str, Scores]:
+def tp1_scores() -> dict[str, CorpusScores]:
     """Variant → its scores on one rank, of this run."""
     return {}
 
@@ -40,7 +40,7 @@ def test_null(
     placeholders: frozenset[int],
     settings: PlatformSettings,
     calibration: list[Null],
-    tp1_scores: dict[str, Scores],
+    tp1_scores: dict[str, CorpusScores],
     record: RecordRow,
 ) -> None:
     """What each change that must not matter does to a proven cell's answers."""
@@ -49,7 +49,7 @@ def test_null(
     if cell.pp > 1:
         pytest.skip(f"{cell.id}: pipeline stages hand numbers on as they are")
 
-    def scores(server: Server, concurrency: int = 1) -> Scores:
+    def scores(server: Server, concurrency: int = 1) -> CorpusScores:
         return score_corpus(
             server,
             documents,
@@ -58,7 +58,7 @@ def test_null(
             say=say,
         )
 
-    def take(name: str, reference: Scores, candidate: Scores) -> None:
+    def take(name: str, reference: CorpusScores, candidate: CorpusScores) -> None:
         compared = strata(reference, candidate, documents, placeholders)
         found = nulls(name, cell.id, compared)
         calibration.extend(found)

@@ -8,26 +8,28 @@ import pytest
 
 from fixtures.checkpoint.tensors import read_checkpoint
 from fixtures.deployment import NumericsBudget, PlatformSettings
-from fixtures.errors import InputError
+from fixtures.errors import InputError, UnsupportedError
 from fixtures.independent import TokenizedDocument
 from fixtures.independent import score as score_independently
 from fixtures.matrix import Cell, Matrix
-from fixtures.reference import Scores
+from fixtures.reference import CorpusScores
 from fixtures.running import cause_in
-from fixtures.serving.client import Scored, Unscorable
+from fixtures.serving.client import Unscorable
 from fixtures.serving.scoring import write
 from fixtures.serving.server import Server
 from reports.equivalence import Flips, paired
 from reports.record import RecordEvidence, RecordRow
 from suites.answers import answered
-from suites.baseline import DECODED, Baseline, ScoringError, score_corpus
+from suites.baseline import Baseline, ScoringError, chat_messages, score_corpus
 from suites.calibration import StoredNull
+from suites.comparison import DECODE as DECODE
+from suites.comparison import PREFILLED, Noted, at_positions_of, compared, held
 from suites.corpus import Document
 from suites.evidence import Table, evidence
 from suites.expect import Rows
 from suites.expect_numerics import expect_caught, expect_close, expect_task, timed
 from suites.lanes import Limits, Metric
-from suites.numerics import Differences, MismatchError, differences, longest_run
+from suites.numerics import Differences, longest_run
 from suites.pace import Say
 from suites.tasks import Task
 
@@ -38,7 +40,6 @@ GREEDY_TOKENS = 32
 GREEDY_PROMPTS = 5
 REFERENCE = "original-tp1"
 INDEPENDENT_BYTES = 8e9  # of weights; a minute or so for each GB in float32
-DECODE = "decode"
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def scores(
     documents: tuple[Document, ...],
     say: Say,
     record: RecordRow,
-) -> Scores:
+) -> CorpusScores:
     """This cell's scores of the corpus; a NaN or a failed request is a failed row of its own."""
     if reason := baseline.unscorable.get(cell.id):
         pytest.fail(f"{cell.id} has no scores to compare: {reason}", pytrace=False)
@@ -73,29 +74,13 @@ def scores(
 
 
 def strata(
-    reference: Scores,
-    candidate: Scores,
+    reference: CorpusScores,
+    candidate: CorpusScores,
     documents: tuple[Document, ...],
     ignored: frozenset[int],
 ) -> dict[str, list[Differences]]:
     """Differences per document by stratum; decoding is a stratum of its own."""
-    found: dict[str, list[Differences]] = {}
-    kinds = {document.id: document.stratum for document in documents}
-    for name, theirs in candidate.items():
-        ours, stratum = reference[name], kinds.get(name, DECODE)
-        if name.endswith(DECODED):
-            # An engine that cannot be made to follow the path stops where its own text leaves it.
-            shared = min(len(ours.token_ids), len(theirs.token_ids))
-            ours, theirs = cut(ours, shared), cut(theirs, shared)
-        pair = differences(ours, theirs, ignored=ignored)
-        found.setdefault(stratum, []).append(pair)
-    return found
-
-
-def cut(scored: Scored, tokens: int) -> Scored:
-    """The scores of the first so many tokens."""
-    kept = tuple(position for position in scored.positions if position.index < tokens)
-    return Scored(scored.token_ids[:tokens], kept)
+    return compared(reference, candidate, documents, ignored=ignored).strata
 
 
 def exact_limits(budget: NumericsBudget) -> Limits:
@@ -139,7 +124,7 @@ def lane(cell: Cell, settings: PlatformSettings) -> Lane:
 
 def test_close(
     cell: Cell,
-    scores: Scores,
+    scores: CorpusScores,
     baseline: Baseline,
     documents: tuple[Document, ...],
     settings: PlatformSettings,
@@ -160,24 +145,35 @@ def test_close(
     # A silent cell of a changed checkpoint differs from the original anyway: its own tp1 judges it.
     against = own if silent else REFERENCE
     reference = baseline.by_cell.get(own, baseline.scores) if silent else baseline.scores
-    found = compared(reference, scores, documents, placeholders, cell, record)
+    judged_by = lane(cell, settings)
+    rows = Rows(record, cell.id)
+    found = held(
+        rows,
+        "control" if silent else judged_by.name,
+        reference,
+        scores,
+        documents,
+        placeholders,
+        alike=not silent and judged_by.floor is None,
+    )
+    noted = Noted(record, found)
     margin = settings.numerics.flip_margin
-    for table in evidence(found, against=against, flip_margin=margin):
+    for table in evidence(found.strata, against=against, flip_margin=margin):
         record_evidence(cell=cell.id, **asdict(with_null(table, null)))
     if silent:
-        expect_caught(record, cell.id, found, settings.numerics.tp_rms_d, against=against)
+        expect_caught(noted, cell.id, found.strata, settings.numerics.tp_rms_d, against=against)
         return
-    judged_by = lane(cell, settings)
     expect_close(
-        record,
+        noted,
         cell.id,
         judged_by.name,
-        found,
+        found.strata,
         judged_by.limits,
         against=against,
         flip_margin=margin,
         floor=judged_by.floor,
     )
+    rows.settle()
 
 
 def with_null(table: Table, null: StoredNull) -> Table:
@@ -194,25 +190,9 @@ def with_null(table: Table, null: StoredNull) -> Table:
     return replace(table, rows=(*table.rows, *more), definition=f"{table.definition}. {null.told}")
 
 
-def compared(
-    reference: Scores,
-    candidate: Scores,
-    documents: tuple[Document, ...],
-    ignored: frozenset[int],
-    cell: Cell,
-    record: RecordRow,
-) -> dict[str, list[Differences]]:
-    """The differences; other tokens are an invalid row."""
-    try:
-        return strata(reference, candidate, documents, ignored)
-    except MismatchError as error:
-        Rows(record, cell.id).add("numerics/tokens", "invalid", reason=str(error))
-        pytest.fail(str(error), pytrace=False)
-
-
 def test_tensor_parallel_alone(
     cell: Cell,
-    scores: Scores,
+    scores: CorpusScores,
     baseline: Baseline,
     documents: tuple[Document, ...],
     settings: PlatformSettings,
@@ -225,16 +205,18 @@ def test_tensor_parallel_alone(
         pytest.skip(f"{cell.id}: nothing to compare with {own}")
     if own not in baseline.by_cell:
         pytest.skip(f"{own} was not scored in this run: select it too to separate the two effects")
-    found = compared(baseline.by_cell[own], scores, documents, placeholders, cell, record)
+    rows = Rows(record, cell.id)
+    found = held(rows, "tp", baseline.by_cell[own], scores, documents, placeholders)
     expect_close(
-        record,
+        Noted(record, found),
         cell.id,
         "tp",
-        found,
+        found.strata,
         tp_limits(settings.numerics),
         against=own,
         flip_margin=settings.numerics.flip_margin,
     )
+    rows.settle()
 
 
 @pytest.mark.reference
@@ -258,28 +240,46 @@ def test_independent(
             f"{size / 1e9:.0f} GB in float32 on a CPU take hours: `python -m fixtures.independent "
             "DIR --text ...` scores a text of your choice"
         )
-    asked = [
-        TokenizedDocument(one.id, baseline.scores[one.id].token_ids, one.image) for one in documents
-    ]
+    served = baseline.scores.prefilled
+    asked = [TokenizedDocument(one.id, served[one.id].token_ids, one.image) for one in documents]
+    rows = Rows(record, cell.id)
     try:
         own = score_independently(directory, asked)
-    except InputError as error:
+    except UnsupportedError as error:
         pytest.skip(f"no independent reference: {error}")
-    prefilled = {one.id: baseline.scores[one.id] for one in documents}
-    found = compared(own, prefilled, documents, placeholders, cell, record)
+    except InputError as error:
+        rows.add(
+            "numerics/independent/scored",
+            "invalid",
+            reason=str(error),
+            advice="Nothing else judges original-tp1, by which every other cell is judged",
+        )
+        rows.settle()
+        return
+    counted = {name: at_positions_of(served[name], scored) for name, scored in own.items()}
+    found = held(
+        rows,
+        "independent",
+        CorpusScores(counted, {}),
+        CorpusScores(served, {}),
+        documents,
+        placeholders,
+        undecoded=PREFILLED,
+    )
     budget = settings.numerics
     limits: dict[Metric, float] = {}
     if budget.independent_rms_d is not None and budget.independent_mean_kl is not None:
         limits = {"rms_d": budget.independent_rms_d, "mean_kl": budget.independent_mean_kl}
     expect_close(
-        record,
+        Noted(record, found),
         cell.id,
         "independent",
-        found,
+        found.strata,
         limits,
         against="transformers in float32 on dequantized weights",
         flip_margin=budget.flip_margin,
     )
+    rows.settle()
 
 
 def test_tasks(
@@ -327,10 +327,12 @@ def test_no_repeated_token(
 
     Every one: a healthy model may repeat itself after some prompt, NaN does after each.
     """
-    texts = [document.text for document in documents if document.image is None][:GREEDY_PROMPTS]
+    texts = [document.text for document in documents if document.image is None]
+    chats = [chat_messages(document) for document in documents if document.image is not None]
+    asked = (texts or chats)[:GREEDY_PROMPTS]
     rows = Rows(record, cell.id)
     runs = []
-    found = write(measured, texts, tokens=GREEDY_TOKENS, past_end=True, concurrency=GREEDY_PROMPTS)
+    found = write(measured, asked, tokens=GREEDY_TOKENS, past_end=True, concurrency=GREEDY_PROMPTS)
     for written in found:
         if isinstance(written, Unscorable):
             rows.add("numerics/longest_repeat", "failed", reason=written.reason)

@@ -58,7 +58,7 @@ class Corpus:
         state = hashlib.sha256()
         for document in self.documents:
             image = document.image and hashlib.sha256(document.image).hexdigest()
-            facts = (document.id, document.stratum, document.text, document.decode_from, image)
+            facts = (document.id, document.stratum, document.text, image)
             state.update(json.dumps(facts).encode() + b"\n")
         return state.hexdigest()
 

@@ -13,23 +13,16 @@ from fixtures.errors import InputError
 from suites.corpus.pictures import UnreadableError, png
 
 STRATA: Final = ("text", "code", "cjk", "long", "image")
-# Where a document may be cut in two for decoding, as shares of its length.
-_EARLIEST, _IDEAL, _LATEST = 1 / 3, 2 / 3, 7 / 8
-_CLOSING: Final = frozenset("，。、；：？！")
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One prompt; `image` is a PNG it is asked about, or None for a plain text.
-
-    `text[:decode_from]` is a prompt for what follows, in characters; None where there is no such.
-    """
+    """One prompt; `image` is a PNG it is asked about, or None for a plain text."""
 
     id: str
     stratum: str
     text: str
     image: bytes | None = None
-    decode_from: int | None = None
 
 
 def read_documents(
@@ -81,9 +74,7 @@ def _document(row: Mapping[str, Any], where: str, unnamed: str, folder: Path) ->
     except UnreadableError as error:
         raise InputError(f"{where}: {error}. Correct the path, or convert the picture.") from error
     identity = unnamed if name is None or name == "" else str(name)
-    if picture is not None:
-        return Document(identity, stratum, text, picture)
-    return Document(identity, stratum, text, decode_from=decode_from(text))
+    return Document(identity, stratum, text, picture)
 
 
 def _stratum(given: object, pictured: bool, where: str) -> str:
@@ -103,24 +94,3 @@ def _stratum(given: object, pictured: bool, where: str) -> str:
             "and no others. Correct the row."
         )
     return str(given)
-
-
-def decode_from(text: str) -> int | None:
-    """Where the text is cut in two, near two thirds, so that its tokens are those of the parts.
-
-    Before spaces, or before the end of a line or a closing mark of Chinese and Japanese where they
-    follow a letter: Qwen's pre-tokenizer has a boundary there. Without one, at two thirds.
-    """
-    ideal = round(len(text) * _IDEAL)
-    span = range(int(len(text) * _EARLIEST) + 1, int(len(text) * _LATEST))
-    natural = [place for place in span if _is_boundary(text, place)]
-    if natural:
-        return min(natural, key=lambda place: abs(place - ideal))
-    return ideal if 0 < ideal < len(text) else None
-
-
-def _is_boundary(text: str, place: int) -> bool:
-    before, after = text[place - 1], text[place]
-    if after in " \t":
-        return not before.isspace()
-    return (after == "\n" or after in _CLOSING) and before.isalnum()

@@ -46,6 +46,7 @@ from suites.selftest.stub_engine import (
 IMAGE_TOKENS = 4
 MAX_LOGPROBS = 20
 WRONG_NAT = 0.3
+LONGEST, SHORT = 4096, 256
 
 BEHAVIOURS = {
     "honest": "answers as its checkpoint deserves",
@@ -65,6 +66,7 @@ BEHAVIOURS = {
     "no-path": "writes its own tokens where it is told which",
     "repeat": "generates one token again and again",
     "wrong": f"log-probabilities are off by {WRONG_NAT} nat",
+    "short-context": f"has room for {SHORT} tokens, and answers 400 to a longer prompt",
     "slow": "adds a delay to every token",
     "wrong-name": "serves under another model id",
     "die-mid-run": "exits in the middle of a later request",
@@ -112,9 +114,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/v1/models":
             name = "another-model" if self.state.is_("wrong-name") else self.state.options.name
-            self._json({"object": "list", "data": [{"id": name, "object": "model"}]})
+            entry = {"id": name, "object": "model", "max_model_len": self._longest}
+            self._json({"object": "list", "data": [entry]})
         else:
             self._json({}, status=200 if self.path == "/health" else 404)
+
+    @property
+    def _longest(self) -> int:
+        return SHORT if self.state.is_("short-context") else LONGEST
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -122,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
             self._error(404, f"The model `{body.get('model')}` does not exist.")
         elif self.path == "/tokenize":
             tokens = self._in_vocabulary(tokenize(body["prompt"]))
-            self._json({"count": len(tokens), "max_model_len": 4096, "tokens": tokens})
+            self._json({"count": len(tokens), "max_model_len": self._longest, "tokens": tokens})
         elif self.path in ("/v1/completions", "/v1/chat/completions"):
             self._complete(body, chat=self.path == "/v1/chat/completions")
         else:
@@ -140,6 +147,9 @@ class Handler(BaseHTTPRequestHandler):
         if state.is_("die-mid-run") and state.served > state.options.die_after:
             os._exit(1)
         tokens, salts = self._prompt(body, chat=chat)
+        if len(tokens) >= self._longest:
+            said = f"This model's maximum context length is {self._longest} tokens."
+            return self._error(400, said)
         *before, prefix = state.answers.prefixes(tokens, salts)
         path = (body.get("vllm_xargs") or {}).get("shardproof_path", ())
         if state.is_("no-path"):

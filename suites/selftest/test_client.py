@@ -8,6 +8,7 @@ from fixtures.serving.client import (
     Scored,
     ScoreError,
     Unscorable,
+    longest_sequence,
     read_scores,
     tokenize,
 )
@@ -102,11 +103,28 @@ def test_where_no_path_can_be_forced_scores_end_where_it_is_left(start: Start) -
     assert len(decoded(server, strayed, len(TEXT)).positions) == 2
 
 
-def test_a_path_left_at_once_says_what_is_missing(start: Start) -> None:
-    first = tokenize(start(), TEXT)[0]
-    result = score(start("no-path"), [Request("end", tokenize(start(), TEXT), path=(first,))])
-    assert isinstance(result["end"], Unscorable)
-    assert "--logits-processors shardproof_path:ForcedPath" in result["end"].reason
+def test_a_path_left_at_once_has_no_position(start: Start) -> None:
+    prompt = tokenize(start(), TEXT)
+    assert decoded(start("no-path"), [*prompt, prompt[0]], len(prompt)) == Scored(tuple(prompt), ())
+
+
+def test_without_a_path_a_server_is_scored_along_its_own(start: Start) -> None:
+    for behaviours in ((), ("no-path",)):
+        request = Request("end", tokenize(start(), TEXT), tokens=4)
+        found = score(start(*behaviours), [request])["end"]
+        assert isinstance(found, Scored)
+        assert found.token_ids[len(TEXT) :] == greedy(start(), 4).token_ids
+        assert {position.rank for position in found.positions} == {1}
+
+
+def test_a_server_says_how_much_it_has_room_for(start: Start) -> None:
+    assert longest_sequence(start()) == 4096
+    assert longest_sequence(start("short-context")) == 256
+
+
+def test_a_request_that_is_called_wrong_is_named(start: Start) -> None:
+    with pytest.raises(ServingError, match=r"request for 'novel' wrong \(HTTP 400.*256"):
+        score(start("short-context"), [Request("novel", "a" * 300)])
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])

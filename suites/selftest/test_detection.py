@@ -12,6 +12,7 @@ import pytest
 
 from fixtures.deployment import NumericsBudget
 from fixtures.faults import TRIALS, Fault, Trial
+from fixtures.reference import CorpusScores
 from reports.record import Row
 from suites import test_faults
 from suites.answers import Answers
@@ -191,4 +192,6 @@ def test_a_corpus_of_which_this_model_sees_nothing_compares_nothing() -> None:
     others = ("settings", "tp_detects", "record", "record_evidence")
     unused = dict.fromkeys((*names, *others), cast("Any", None))
     with pytest.raises(pytest.skip.Exception, match="only pictures"):
-        test_faults.test_seeded(baseline=Baseline(scores={}), documents=(), **unused)
+        test_faults.test_seeded(
+            baseline=Baseline(scores=CorpusScores({}, {})), documents=(), **unused
+        )

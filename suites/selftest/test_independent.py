@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fixtures import independent, layer_process
-from fixtures.errors import InputError
+from fixtures.errors import InputError, UnsupportedError
 from fixtures.independent import TokenizedDocument, main, score, summary
 from fixtures.serving.client import Position, Scored
 from suites.selftest.tiny import Tiny
@@ -53,7 +53,8 @@ def test_without_torch_the_environment_that_has_it_is_named(
 def test_a_family_that_was_not_held_against_a_whole_model_is_refused(source: Path) -> None:
     config = (source / "config.json").read_text()
     (source / "config.json").write_text(config.replace("Qwen2ForCausalLM", "Glm4ForCausalLM"))
-    with pytest.raises(InputError, match="is a Glm4ForCausalLM, expected one of LlamaForCausalLM"):
+    said = "is a Glm4ForCausalLM, expected one of LlamaForCausalLM"
+    with pytest.raises(UnsupportedError, match=said):
         score(source, [TokenizedDocument("text", (1, 2))])
 
 
@@ -72,8 +73,19 @@ def test_a_family_that_was_not_held_against_a_whole_model_is_refused(source: Pat
 def test_what_cannot_be_scored_is_refused_in_one_line(
     document: TokenizedDocument, expected: str, source: Path
 ) -> None:
-    with pytest.raises(InputError, match=expected):
+    with pytest.raises(InputError, match=expected) as refusal:
         score(source, [document])
+    assert isinstance(refusal.value, UnsupportedError) is (document.image is not None)
+
+
+@pytest.mark.usefixtures("_stub")
+def test_a_process_that_died_is_not_taken_for_a_model_that_is_not_supported(
+    source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "stub.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    with pytest.raises(InputError, match="ended with exit code -9") as refusal:
+        score(source, [TokenizedDocument("d", (1, 2))])
+    assert not isinstance(refusal.value, UnsupportedError)
 
 
 @pytest.mark.usefixtures("_stub")

@@ -12,17 +12,16 @@ from typing import Any
 import pytest
 
 from fixtures import reference
-from fixtures.reference import load, reference_key, store
+from fixtures.reference import CorpusScores, load, processor, reference_key, store
 from fixtures.serving.client import Position, Scored
 
-SCORES = {
-    "text-01": Scored(
-        token_ids=(5, 7),
-        positions=(
-            Position(index=1, token_id=7, logprob=-0.1234567890123, rank=2, top={7: -2.5, 9: -0.1}),
-        ),
-    )
-}
+SCORED = Scored(
+    token_ids=(5, 7),
+    positions=(
+        Position(index=1, token_id=7, logprob=-0.1234567890123, rank=2, top={7: -2.5, 9: -0.1}),
+    ),
+)
+SCORES = CorpusScores({"text-01": SCORED, "text-01/decode": SCORED}, {"text-01": SCORED})
 
 
 def test_scores_come_back_exactly(tmp_path: Path) -> None:
@@ -42,7 +41,7 @@ def test_a_torn_or_edited_file_is_scored_anew(tmp_path: Path) -> None:
     file.write_text(whole[: len(whole) // 2])
     assert load(tmp_path, "key") is None
     document = json.loads(whole)
-    document["scores"]["text-01"]["positions"][0]["logprob"] = -9.0
+    document["scores"]["prefilled"]["text-01"]["positions"][0]["logprob"] = -9.0
     file.write_text(json.dumps(document))
     assert load(tmp_path, "key") is None
 
@@ -62,11 +61,15 @@ def signed(body: object) -> str:
         '{"digest": 3, "scores": {}}',
         "[" * 100_000,
         signed([]),
-        signed({"a": 7}),
-        signed({"a": {"token_ids": [1]}}),
-        signed({"a": {"token_ids": 1, "positions": []}}),
-        signed({"a": {"token_ids": [1], "positions": [{"top": [3]}]}}),
-        signed({"a": {"token_ids": [1], "positions": [{"top": [], "odd": 1}]}}),
+        signed({"prefilled": {}}),
+        signed({"prefilled": {}, "decoded": []}),
+        signed({"prefilled": {"a": 7}, "decoded": {}}),
+        signed({"prefilled": {"a": {"token_ids": [1]}}, "decoded": {}}),
+        signed({"prefilled": {"a": {"token_ids": 1, "positions": []}}, "decoded": {}}),
+        signed(
+            {"prefilled": {"a": {"token_ids": [1], "positions": [{"top": [3]}]}}, "decoded": {}}
+        ),
+        signed({"decoded": {"a": {"token_ids": [1], "positions": [{"odd": 1}]}}, "prefilled": {}}),
     ],
 )
 def test_json_that_is_not_ours_is_scored_anew(text: str, tmp_path: Path) -> None:
@@ -112,3 +115,34 @@ def test_anything_that_decides_the_scores_is_another_key() -> None:
     assert reference_key(facts) == reference_key(dict(reversed(facts.items())))
     assert reference_key(facts) != reference_key({**facts, "checkpoint": "b"})
     assert reference_key(facts) != reference_key({**facts, "arguments": ("--dtype", "float32")})
+
+
+X86 = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: 25
+model\t\t: 17
+model name\t: A Name In Common
+stepping\t: 1
+flags\t\t: fpu vme sse4_2 avx2 {}fma nospec
+bugs\t\t: spectre_v1
+
+processor\t: 1
+"""
+
+
+def test_chips_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    found = {}
+    for name, text in {
+        "with": X86.format("avx512f "),
+        "without": X86.format(""),
+        "stepping": X86.format("").replace("stepping\t: 1", "stepping\t: 2"),
+        "patched": X86.format("").replace("nospec", "ibpb").replace("spectre_v1", "retbleed"),
+    }.items():
+        (tmp_path / name).write_text(text)
+        found[name] = reference_key({"processor": processor(tmp_path / name)})
+    assert found["without"] == found["patched"]  # no arithmetic in it
+    assert len(set(found.values())) == 3
+
+
+def test_this_machines_processor_says_what_it_is() -> None:
+    assert processor().get("instructions")
