@@ -21,10 +21,11 @@ from fixtures.plugin import SUITES, State, selected, state_of
 from fixtures.reference import load, load_answers, reference_key, store, store_answers
 from fixtures.running import Servers
 from fixtures.serving.server import Server, server_environment
+from reports.record import write_atomically
 from suites.agreement import lines, tally
 from suites.answers import answered, tasks
 from suites.baseline import Baseline, score_corpus
-from suites.calibration import Null, document, proposed
+from suites.calibration import Null, Unproposed, document, proposed
 from suites.corpus import Corpus, Document, read_corpus
 from suites.figures import figures
 from suites.measure import measure_latency, measure_throughput
@@ -133,9 +134,13 @@ def calibration(state: State, corpus: Corpus) -> Iterator[list[Null]]:
         "arguments": list(state.settings.arguments),
     }
     path = state.reports / "calibration.json"
-    path.write_text(document(found, header), encoding="utf-8")
+    write_atomically(path, document(found, header))
+    limits = proposed(found)
+    if isinstance(limits, Unproposed):
+        state.say(f"{len(found)} nulls ({path}), of which no limits follow: {limits.reason}")
+        return
     state.say(f"limits that leave room for {len(found)} nulls ({path}):")
-    for name, limit in proposed(found).items():
+    for name, limit in limits.items():
         state.say(f"{name} = {limit:g}")
 
 
