@@ -27,6 +27,7 @@ from suites.lanes import Limits, Strata, estimate, judged
 from suites.numerics import DEFINITIONS, Differences
 
 RECORDED = "recorded; deployments.toml sets no limit for it"
+UNJUDGED = "measured, and not judged: deployments.toml sets no limit for this comparison"
 
 
 @dataclass(slots=True)
@@ -221,13 +222,15 @@ def expect_close(
     flip_margin: float,
     floor: float | None = None,
 ) -> None:
-    """Every stratum's metrics within their limits; `floor` is what RMS d must *exceed*."""
+    """Every stratum's metrics within their limits; `floor` is what RMS d must *exceed*. A
+    comparison without any limit passes nothing: its numbers are there, and the claim is not run."""
     rows = Rows(record, cell)
+    unjudged = not limits and floor is None
     for one in judged(strata, limits, flip_margin=flip_margin):
-        reason = RECORDED if one.limit is None else None
+        reason = RECORDED if one.limit is None and one.note is None else None
         rows.add(
             f"numerics/{lane}/{one.stratum}/{one.metric}",
-            one.outcome,
+            "not_run" if unjudged else one.outcome,
             value=one.value,
             low=one.low,
             high=one.high,
@@ -237,7 +240,7 @@ def expect_close(
             unit=one.unit,
             better="higher" if one.metric == "same_top" else None if floor else "lower",
             definition=f"{one.definition}; against {against}",
-            reason="; ".join(filter(None, (reason, one.note))) or None,
+            reason="; ".join(filter(None, (UNJUDGED if unjudged else reason, one.note))) or None,
             advice=_far(one.outcome, against),
         )
     if floor is not None:
