@@ -320,7 +320,7 @@ def limit_text(row: Row) -> str:
 
 
 def detectable_text(row: Row) -> str:
-    """From where on a difference could have been told from none."""
+    """From where on a difference would not have passed."""
     return "–" if row.detectable is None else _with_unit(f"≥ {number_text(row.detectable)}", row)
 
 

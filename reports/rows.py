@@ -41,8 +41,9 @@ class UndrawableError(ReportError):
 class Row:
     """One claim about one cell. `low` or `high` None beside a value: unbounded on that side.
 
-    `detectable` is the minimum detectable effect: the smallest difference, in the row's unit, that
-    this many documents could have told from none, at one-sided 1 % and 90 % power.
+    `detectable` is the minimum detectable effect of the verdict: the smallest true difference from
+    none, in the row's unit, that this many documents would not have let pass this row's limit, with
+    90 % power. None where there is no limit, or nothing would have passed.
     """
 
     cell: str

@@ -8,7 +8,11 @@
 
 A limit has to leave room for the largest of these that its lane meets, and for no more than it
 needs to: FACTORS times the far end of its interval. What a platform does bit by bit alike leaves a
-null of zero, and only `sharded` says how far 16-bit sums move.
+null of zero, and only `sharded` says how far 16-bit sums move: without it, nothing is proposed.
+
+An A/A comparison is a null that is judged as a run judges the cell: a `repeat` and a `restart` by
+the cell's own lane, which on one rank of the CPU is the exact one, and the others, whose sums have
+another order, by the limits of a cell on several ranks.
 """
 
 from __future__ import annotations
@@ -21,11 +25,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from scipy import stats
 
 from fixtures.errors import InputError
-from reports.equivalence import Estimate
+from reports.equivalence import CONFIDENCE, Estimate
+from reports.statistics import Interval, Verdict
 from suites.evidence import kl_quantiles
-from suites.lanes import Limits, Metric, Strata, estimate, judged, rejected
+from suites.lanes import Limits, Metric, Strata, estimate, judged, kl_q999, verdict
 from suites.numerics import Differences
 
 SCHEMA: Final = 1
@@ -34,12 +40,13 @@ CONCURRENCY: Final = 16
 BATCH_TOKENS: Final = 64
 FLIP_QUANTILE: Final = 0.999
 RESAMPLES: Final = 20
+SAME_SUMS: Final = ("repeat", "restart")
 SEED: Final = 21
 # What a limit leaves above the far end of the largest null's interval: half as much again of what
 # is a root or a mean, twice a divergence, which goes with the square.
 FACTORS: Final[Mapping[str, float]] = {
-    "tp_rms_d": 1.5, "tp_mean_abs_d": 1.5, "tp_mean_kl": 2.0, "tp_rms_dp": 1.5, "tp_same_top": 1.5,
-    "flip_margin": 1.5,
+    "tp_rms_d": 1.5, "tp_mean_abs_d": 1.5, "tp_mean_kl": 2.0, "tp_kl_q999": 2.0, "tp_rms_dp": 1.5,
+    "tp_same_top": 1.5, "flip_margin": 1.5,
 }  # fmt: skip
 METRICS: Final[tuple[Metric, ...]] = ("mean_d", "rms_d", "mean_kl", "rms_dp", "same_top")
 
@@ -47,7 +54,8 @@ METRICS: Final[tuple[Metric, ...]] = ("mean_d", "rms_d", "mean_kl", "rms_dp", "s
 @dataclass(frozen=True, slots=True)
 class Null:
     """One stratum under one change that must not matter. `reach` are the far ends of the metrics'
-    intervals: what chance alone may show in another corpus of this size."""
+    intervals: what chance alone may show in another corpus of this size. Of several `comparisons`,
+    as restarts are, the numbers are the loudest one's, and `rejected` counts those not passed."""
 
     name: str
     cell: str
@@ -63,14 +71,32 @@ class Null:
     margin_change: float
     reach: Mapping[str, float]
     kl_quantiles: tuple[tuple[float, float], ...]
+    comparisons: int
+    rejected: int
 
 
-def nulls(name: str, cell: str, strata: Strata) -> list[Null]:
-    """What a comparison says of each stratum."""
-    return [_null(name, cell, stratum, found) for stratum, found in strata.items()]
+def nulls(name: str, cell: str, every: Sequence[Strata], *, rejected: int = 0) -> list[Null]:
+    """What comparisons of one kind say of each stratum; `rejected` of them were not passed."""
+    loudest = max(every, key=_loudness)
+    return [
+        _null(name, cell, stratum, found, comparisons=len(every), rejected=rejected)
+        for stratum, found in loudest.items()
+    ]
 
 
-def _null(name: str, cell: str, stratum: str, documents: Sequence[Differences]) -> Null:
+def _loudness(strata: Strata) -> float:
+    return max(float((one.d**2).mean()) for found in strata.values() for one in found)
+
+
+def _null(
+    name: str,
+    cell: str,
+    stratum: str,
+    documents: Sequence[Differences],
+    *,
+    comparisons: int,
+    rejected: int,
+) -> Null:
     d = np.concatenate([document.d for document in documents])
     found: dict[Metric, Estimate] = {name: estimate(documents, name) for name in METRICS}
     change = np.concatenate([document.margin_change for document in documents])
@@ -87,8 +113,13 @@ def _null(name: str, cell: str, stratum: str, documents: Sequence[Differences]) 
         found["rms_dp"].value,
         found["same_top"].value,
         float(np.quantile(change, FLIP_QUANTILE)),
-        {name: _reach(name, one) for name, one in found.items()},
+        {
+            **{str(name): _reach(name, one) for name, one in found.items()},
+            "kl_q999": _reach_q999(documents),
+        },
         tuple(kl_quantiles(documents)),
+        comparisons,
+        rejected,
     )
 
 
@@ -98,22 +129,48 @@ def _reach(metric: Metric, one: Estimate) -> float:
     return min(ends) if metric == "same_top" else max(map(abs, ends))
 
 
-def rejections(strata: Strata, limits: Limits, *, flip_margin: float) -> int:
-    """Of RESAMPLES corpora drawn from this one's documents, how many a lane would have rejected."""
+def _reach_q999(documents: Sequence[Differences]) -> float:
+    """The bound of the quantile, and where positions are too few for one, the largest KL seen."""
+    high = kl_q999({"": documents}).high
+    return high if high is not None else max(float(document.kl.max()) for document in documents)
+
+
+def resampled(strata: Strata, limits: Limits, *, flip_margin: float) -> list[Verdict]:
+    """What a lane would have said of RESAMPLES corpora drawn from this one's documents. It tells
+    something only of limits that leave room: resamples of no difference are no difference."""
     random = np.random.default_rng(SEED)
-    rejected_runs = 0
+    found = []
     for _ in range(RESAMPLES):
         drawn = {
             stratum: [found[index] for index in random.integers(0, len(found), len(found))]
             for stratum, found in strata.items()
         }
-        rejected_runs += bool(rejected(judged(drawn, limits, flip_margin=flip_margin)))
-    return rejected_runs
+        found.append(verdict(judged(drawn, limits, flip_margin=flip_margin)))
+    return found
 
 
-def proposed(found: Iterable[Null]) -> dict[str, float]:
+def called_different(verdicts: Sequence[Verdict]) -> Interval:
+    """Of comparisons of servers that agree, the share that was not passed, with exact bounds."""
+    wrong = sum(one != "passed" for one in verdicts)
+    bounds = stats.binomtest(wrong, len(verdicts)).proportion_ci(CONFIDENCE, method="exact")
+    return Interval(wrong / len(verdicts), float(bounds.low), float(bounds.high), len(verdicts))
+
+
+@dataclass(frozen=True, slots=True)
+class Unproposed:
+    """No limits can be made of these nulls."""
+
+    reason: str
+
+
+def proposed(found: Iterable[Null]) -> dict[str, float] | Unproposed:
     """Limits for `[platforms.X.numerics]`, rounded up to two digits."""
     every = list(found)
+    if not any(null.name == "sharded" for null in every):
+        return Unproposed(
+            "no cell on several ranks was measured beside its own tp1, and only that moves sums as "
+            "tp does: select both, as `-m padded` does"
+        )
 
     def largest(metric: str) -> float:
         return max(null.reach[metric] for null in every)
@@ -122,12 +179,18 @@ def proposed(found: Iterable[Null]) -> dict[str, float]:
         "tp_rms_d": largest("rms_d"),
         "tp_mean_abs_d": largest("mean_d"),
         "tp_mean_kl": largest("mean_kl"),
+        "tp_kl_q999": largest("kl_q999"),
         "tp_rms_dp": largest("rms_dp"),
         "flip_margin": max(null.margin_change for null in every),
     }
+    if still := [name for name, value in measured.items() if value <= 0]:
+        return Unproposed(
+            f"nothing moved by which {', '.join(still)} could be told: a limit of 0 is none"
+        )
     limits = {name: rounded_up(FACTORS[name] * value) for name, value in measured.items()}
     changed = 1 - min(null.reach["same_top"] for null in every)
-    return limits | {"tp_same_top": max(0.0, 1 - rounded_up(FACTORS["tp_same_top"] * changed))}
+    # A share that is the same must be more than none to be a limit.
+    return limits | {"tp_same_top": max(0.01, 1 - rounded_up(FACTORS["tp_same_top"] * changed))}
 
 
 def rounded_up(value: float) -> float:
@@ -140,10 +203,12 @@ def rounded_up(value: float) -> float:
 
 def document(found: Sequence[Null], header: Mapping[str, Any]) -> str:
     """The calibration as JSON: nulls, proposed limits, and what they were measured on."""
+    limits = proposed(found)
     content = {
         "schema": SCHEMA,
         **header,
-        "proposed": proposed(found),
+        "proposed": None if isinstance(limits, Unproposed) else limits,
+        "not_proposed": limits.reason if isinstance(limits, Unproposed) else None,
         "nulls": [asdict(null) for null in found],
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"

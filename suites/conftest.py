@@ -34,10 +34,18 @@ from fixtures.reference import (
 from fixtures.running import Servers
 from fixtures.serving.server import Server, server_environment
 from reports.percentiles import impossible
+from reports.record import write_atomically
 from suites.agreement import lines, tally
 from suites.answers import answered, tasks
 from suites.baseline import COLLECTION, Baseline, score_corpus, without_positions
-from suites.calibration import Null, StoredNull, document, proposed, stored_null
+from suites.calibration import (
+    Null,
+    StoredNull,
+    Unproposed,
+    document,
+    proposed,
+    stored_null,
+)
 from suites.comparison import nothing_to_compare
 from suites.corpus import Corpus, Document, read_corpus
 from suites.figures import figures
@@ -183,9 +191,13 @@ def calibration(state: State, corpus: Corpus) -> Iterator[list[Null]]:
     if not found:
         return
     path = state.reports / "calibration.json"
-    path.write_text(document(found, _conditions(state, corpus)), encoding="utf-8")
+    write_atomically(path, document(found, _conditions(state, corpus)))
+    limits = proposed(found)
+    if isinstance(limits, Unproposed):
+        state.say(f"{len(found)} nulls ({path}), of which no limits follow: {limits.reason}")
+        return
     state.say(f"limits that leave room for {len(found)} nulls ({path}):")
-    for name, limit in proposed(found).items():
+    for name, limit in limits.items():
         state.say(f"{name} = {limit:g}")
 
 

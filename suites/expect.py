@@ -21,6 +21,7 @@ from reports.record import Outcome, RecordRow, Row
 from reports.statistics import Interval
 
 RECORDED = "recorded; deployments.toml sets no limit for it"
+UNJUDGED = "measured, and not judged: deployments.toml sets no limit for this comparison"
 
 
 @dataclass(slots=True)

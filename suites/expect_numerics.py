@@ -12,7 +12,7 @@ from time import monotonic
 from reports.equivalence import Flips
 from reports.record import Outcome, RecordRow
 from reports.statistics import Interval, verdict_lower, verdict_upper
-from suites.expect import RECORDED, Rows
+from suites.expect import RECORDED, UNJUDGED, Rows
 from suites.lanes import Limits, Strata, estimate, judged
 from suites.numerics import DEFINITIONS
 
@@ -28,13 +28,17 @@ def expect_close(
     flip_margin: float,
     floor: float | None = None,
 ) -> None:
-    """Every stratum's metrics within their limits; `floor` is what RMS d must *exceed*."""
+    """Every stratum's metrics within their limits; `floor` is what RMS d must *exceed*. A
+    comparison without any limit passes nothing: its numbers are there, and the claim is not run."""
     rows = Rows(record, cell)
+    unjudged = not limits and floor is None
     for one in judged(strata, limits, flip_margin=flip_margin):
-        reason = RECORDED if one.limit is None else None
+        reason = RECORDED if one.limit is None and one.note is None else None
+        # A bias has no better: -0.002 is no improvement on 0.
+        lower = None if floor or one.metric == "mean_d" else "lower"
         rows.add(
             f"numerics/{lane}/{one.stratum}/{one.metric}",
-            one.outcome,
+            "not_run" if unjudged else one.outcome,
             value=one.value,
             low=one.low,
             high=one.high,
@@ -42,9 +46,9 @@ def expect_close(
             limit=one.limit,
             detectable=one.detectable,
             unit=one.unit,
-            better="higher" if one.metric == "same_top" else None if floor else "lower",
+            better="higher" if one.metric == "same_top" else lower,
             definition=f"{one.definition}; against {against}",
-            reason="; ".join(filter(None, (reason, one.note))) or None,
+            reason="; ".join(filter(None, (UNJUDGED if unjudged else reason, one.note))) or None,
             advice=_far(one.outcome, against),
         )
         if floor is not None and one.metric == "rms_d":
@@ -107,15 +111,23 @@ def expect_task(rows: Rows, stratum: str, flips: Flips, limit: float | None) -> 
         rows.add(f"numerics/task/{stratum}/loss", "not_run", reason=reason)
         return
     after = flips.right_before - flips.lost + flips.won
+    outcome = "passed" if limit is None else verdict_upper(found, limit)
+    advice = "Answers changed that a user would notice: see the lanes above for where"
+    if limit is not None and outcome == "inconclusive":
+        advice = (
+            f"To show that {flips.lost} lost are no more than {limit:.0%} takes "
+            f"{Flips.needed(limit, flips.lost)} right answers (suites/answers.py): "
+            "see the lanes above for where they changed"
+        )
     rows.add(
         f"numerics/task/{stratum}/loss",
-        "passed" if limit is None else verdict_upper(found, limit),
+        outcome,
         value=found.value,
         low=found.low,
         high=found.high,
         n=found.n,
         limit=limit,
-        detectable=flips.detectable(),
+        detectable=None if limit is None else flips.detectable(limit),
         unit="1",
         better="lower",
         reason=f"{flips.right_before} of {flips.items} right on the reference, {after} here; "
@@ -123,7 +135,7 @@ def expect_task(rows: Rows, stratum: str, flips: Flips, limit: float | None) -> 
         + ("" if limit is not None else f"; {RECORDED}"),
         definition="share of the reference's right answers that are wrong here; exact interval, "
         "one-sided 1 %; v1",
-        advice="Answers changed that a user would notice: see the lanes above for where",
+        advice=advice,
     )
 
 

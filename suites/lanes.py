@@ -8,13 +8,15 @@
     quality      a variant that is another model: told apart, and no stranger
     control      a cell planned to answer wrongly: it must be caught
 
-A lane judges strata apart: kinds of text, pictures, and decoding, each a list of documents. Nothing
-here records or raises: `judged` gives what a test makes rows of, and what seeded faults are held
+A lane judges strata apart: kinds of text, pictures, and decoding, each a list of documents. The
+99.9 % quantile of KL is of all of them together: a bound on it takes FEWEST positions. Nothing here
+records or raises: `judged` gives what a test makes rows of, and what seeded faults are held
 against.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
@@ -23,10 +25,19 @@ import numpy as np
 
 from reports.equivalence import CONFIDENCE, Estimate, cluster_mean, within
 from reports.record import Outcome
-from reports.statistics import Floats, fewest_units
+from reports.statistics import (
+    Floats,
+    Interval,
+    Verdict,
+    fewest_units,
+    quantile_interval,
+    verdict_upper,
+)
 from suites.numerics import DEFINITIONS, Differences
 
-Metric = Literal["mean_d", "rms_d", "max_abs_d", "mean_kl", "rms_dp", "same_top", "hard_flips"]
+Metric = Literal[
+    "mean_d", "rms_d", "max_abs_d", "mean_kl", "kl_q999", "rms_dp", "same_top", "hard_flips"
+]
 Strata: TypeAlias = Mapping[str, Sequence[Differences]]
 Limits: TypeAlias = Mapping[Metric, float]
 
@@ -39,15 +50,19 @@ _AVERAGED: Final[Mapping[Metric, Callable[[Differences], Floats]]] = {
     "same_top": lambda document: document.same_top,
 }
 _SQUARED: Final = ("rms_d", "rms_dp")
+EVERY: Final = "all"  # in place of a stratum
+QUANTILE: Final = 0.999
+FEWEST: Final = math.ceil(math.log((1 - CONFIDENCE) / 2) / math.log(QUANTILE))  # 4603 positions
 _UNITS: Final[Mapping[Metric, str]] = {
-    "mean_d": "nat", "rms_d": "nat", "max_abs_d": "nat", "mean_kl": "nat", "rms_dp": "1",
-    "same_top": "1", "hard_flips": "position",
+    "mean_d": "nat", "rms_d": "nat", "max_abs_d": "nat", "mean_kl": "nat", "kl_q999": "nat",
+    "rms_dp": "1", "same_top": "1", "hard_flips": "position",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One metric of one stratum. `limit` None: measured, and held against nothing."""
+    """One metric of one stratum. `limit` None: measured, and held against nothing. `detectable` is
+    the smallest true distance from no difference that would not pass, with a power of 90 %."""
 
     stratum: str
     metric: Metric
@@ -78,7 +93,8 @@ def judged(strata: Strata, limits: Limits, *, flip_margin: float) -> list[Judgem
         found.append(_largest(stratum, documents, limits.get("max_abs_d")))
         found.append(_flips(stratum, documents, limits.get("hard_flips"), flip_margin))
     found = _spared(found)
-    order = list(strata)
+    found.append(_far_quantile(strata, limits.get("kl_q999")))
+    order = [*strata, EVERY]
     return sorted(found, key=lambda one: order.index(one.stratum))
 
 
@@ -102,30 +118,55 @@ def rejected(judgements: Sequence[Judgement]) -> list[Judgement]:
     return [one for one in judgements if one.outcome == "failed"]
 
 
+def verdict(judgements: Sequence[Judgement]) -> Verdict:
+    """Of a whole comparison: failed by one is failed, and passed is what every one passes."""
+    found = {one.outcome for one in judgements}
+    return (
+        "failed" if "failed" in found else "inconclusive" if "inconclusive" in found else "passed"
+    )
+
+
 def estimate(documents: Sequence[Differences], metric: Metric) -> Estimate:
     """A metric over documents; that of squares as a root."""
-    found = cluster_mean([_AVERAGED[metric](document) for document in documents])
+    found = _mean(documents, metric)
     return found.root() if metric in _SQUARED else found
+
+
+def _mean(documents: Sequence[Differences], metric: Metric) -> Estimate:
+    if metric != "same_top":
+        return cluster_mean([_AVERAGED[metric](document) for document in documents])
+    # Of what changed, which is never less than none: no bound on what is the same exceeds 1.
+    return _complement(cluster_mean([1 - document.same_top for document in documents]))
+
+
+def kl_q999(strata: Strata) -> Interval:
+    """The 99.9 % quantile of KL over all positions; its bounds take positions for independent, and
+    are None where they are too few."""
+    kl = np.concatenate([document.kl for found in strata.values() for document in found])
+    return quantile_interval(kl, QUANTILE, confidence=CONFIDENCE)
 
 
 def _averaged(strata: Strata, metric: Metric, limit: float | None) -> list[Judgement]:
     """One metric in all strata; among several, chance is allowed for."""
-    means = [cluster_mean([_AVERAGED[metric](one) for one in found]) for found in strata.values()]
+    means = [_mean(found, metric) for found in strata.values()]
+    squared, shares = metric in _SQUARED, metric == "same_top"
+    held = [_complement(mean) for mean in means] if shares else means
     outcomes: Sequence[Outcome] = ["passed"] * len(means)
-    if limit is not None and metric == "same_top":
-        outcomes = within([_complement(mean) for mean in means], 1 - limit)
-    elif limit is not None:
-        outcomes = within(means, limit, squared=metric in _SQUARED)
+    detectable: Sequence[float | None] = [None] * len(means)
+    if limit is not None:
+        most = 1 - limit if shares else limit
+        outcomes = within(held, most, squared=squared)
+        detectable = [one.detectable(most**2 if squared else most) for one in held]
     judgements = []
-    for (stratum, documents), mean, outcome in zip(strata.items(), means, outcomes, strict=True):
-        shown, detectable = mean, mean.detectable
-        if metric in _SQUARED:
-            shown = mean.root()
-            detectable = None if detectable is None else float(np.sqrt(detectable))
+    for (stratum, documents), mean, outcome, least in zip(
+        strata.items(), means, outcomes, detectable, strict=True
+    ):
+        shown = mean.root() if squared else mean
         unlisted = sum(document.unlisted for document in documents)
         note = f"{unlisted} terms bounded by the least listed one" if unlisted else None
         judgement = Judgement(
-            stratum, metric, outcome, shown.value, shown.n, shown.low, shown.high, detectable,
+            stratum, metric, outcome, shown.value, shown.n, shown.low, shown.high,
+            math.sqrt(least) if squared and least is not None else least,
             limit, note if metric == "mean_kl" else None,
         )  # fmt: skip
         judgements.append(judgement)
@@ -136,6 +177,19 @@ def _complement(mean: Estimate) -> Estimate:
     low = None if mean.high is None else 1 - mean.high
     high = None if mean.low is None else 1 - mean.low
     return Estimate(1 - mean.value, low, high, mean.n, mean.standard_error)
+
+
+def _far_quantile(strata: Strata, limit: float | None) -> Judgement:
+    """Fewer positions than a bound takes can show that it is beyond the limit, and no more."""
+    found = kl_q999(strata)
+    outcome: Outcome = "passed" if limit is None else verdict_upper(found, limit)
+    note = None
+    if limit is not None and found.high is None and outcome != "failed":
+        note = f"recorded: {found.n} positions do not bound it, {FEWEST} would; limit {limit:g}"
+        outcome, limit = "passed", None
+    return Judgement(
+        EVERY, "kl_q999", outcome, found.value, found.n, found.low, found.high, None, limit, note
+    )
 
 
 def _largest(stratum: str, documents: Sequence[Differences], limit: float | None) -> Judgement:

@@ -32,6 +32,8 @@ DEFINITIONS = {
     "rms_d": "root mean square of log q(x) - log p(x); nat; v1",
     "max_abs_d": "largest |log q(x) - log p(x)|; nat; v1",
     "mean_kl": "mean coarse KL(p|q) over the reference's top 20 and the rest; nat; v1",
+    "kl_q999": "99.9 % quantile of the coarse KL(p|q) over all positions, its bounds as if these "
+    "were independent; nat; v1",
     "rms_dp": "root mean square of q(x) - p(x); v1",
     "same_top": "share of positions with the same first token; v1",
     "hard_flips": "positions whose first token differs although the reference's leads by more "

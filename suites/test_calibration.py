@@ -1,6 +1,7 @@
 """`pytest --calibrate`: how far answers move for reasons that must not matter.
 
-It proposes limits and judges nothing; whoever reads the proposal changes deployments.toml.
+It proposes limits, and whoever reads the proposal changes deployments.toml. What it judges is the
+judge: servers that agree must be called so, as often as they are started.
 """
 
 from __future__ import annotations
@@ -14,11 +15,20 @@ from fixtures.running import Servers
 from fixtures.serving.server import Server
 from reports.record import RecordRow
 from suites.baseline import Baseline, score_corpus
-from suites.calibration import BATCH_TOKENS, CONCURRENCY, RESAMPLES, Null, nulls, rejections
+from suites.calibration import (
+    BATCH_TOKENS,
+    CONCURRENCY,
+    SAME_SUMS,
+    Null,
+    called_different,
+    nulls,
+    resampled,
+)
 from suites.corpus import Document
-from suites.expect import RECORDED
+from suites.expect import RECORDED, Rows
+from suites.lanes import judged, verdict
 from suites.pace import Say
-from suites.test_numerics import strata, tp_limits
+from suites.test_numerics import lane, strata, tp_limits
 
 pytestmark = pytest.mark.calibration
 RESTARTED = 1  # more ranks take minutes to start, and have no other reason to differ
@@ -41,6 +51,7 @@ def test_null(
     settings: PlatformSettings,
     calibration: list[Null],
     tp1_scores: dict[str, CorpusScores],
+    pytestconfig: pytest.Config,
     record: RecordRow,
 ) -> None:
     """What each change that must not matter does to a proven cell's answers."""
@@ -48,6 +59,8 @@ def test_null(
         pytest.skip(f"{cell.id} is no cell whose answers are known to be right")
     if cell.pp > 1:
         pytest.skip(f"{cell.id}: pipeline stages hand numbers on as they are")
+
+    rows = Rows(record, cell.id)
 
     def scores(server: Server, concurrency: int = 1) -> CorpusScores:
         return score_corpus(
@@ -58,28 +71,49 @@ def test_null(
             say=say,
         )
 
-    def take(name: str, reference: CorpusScores, candidate: CorpusScores) -> None:
-        compared = strata(reference, candidate, documents, placeholders)
-        found = nulls(name, cell.id, compared)
-        calibration.extend(found)
+    def take(name: str, reference: CorpusScores, *candidates: CorpusScores) -> None:
+        every = [strata(reference, one, documents, placeholders) for one in candidates]
         budget = settings.numerics
-        wrongly = rejections(compared, tp_limits(budget), flip_margin=budget.flip_margin)
-        record(
-            cell=cell.id,
-            claim=f"null/{name}/rejected",
-            outcome="passed",
-            value=wrongly / RESAMPLES,
+        limits = lane(cell, settings).limits if name in SAME_SUMS else tp_limits(budget)
+        verdicts = [
+            verdict(judged(compared, limits, flip_margin=budget.flip_margin)) for compared in every
+        ]
+        found = called_different(verdicts)
+        rejected = len(verdicts) - verdicts.count("passed")
+        loudest = nulls(name, cell.id, every, rejected=rejected)
+        calibration.extend(loudest)
+        rows.add(
+            f"null/{name}/rejected",
+            max(verdicts, key=("passed", "inconclusive", "failed").index),
+            value=found.value,
+            low=found.low,
+            high=found.high,
             unit="1",
-            n=RESAMPLES,
-            reason=f"{RECORDED}; servers that agree, called different",
-            definition="share of corpora resampled from these documents that the lane of a cell on "
-            "several ranks rejects; v1",
+            n=found.n,
+            limit=0.0,
+            better="lower",
+            reason=f"{verdicts.count('failed')} of {found.n} called different, "
+            f"{verdicts.count('inconclusive')} inconclusive, by limits on {', '.join(limits)}",
+            definition="share of comparisons of servers that agree which the cell's lane does not "
+            "pass; exact interval; v2",
+            advice="This comparison rejects what is equal: its red rows are in doubt. Find what "
+            "moves before any limit is changed",
         )
-        for null in found:
-            record(
-                cell=cell.id,
-                claim=f"null/{name}/{null.stratum}/rms_d",
-                outcome="passed",
+        if name not in SAME_SUMS:
+            drawn = called_different(resampled(every[0], limits, flip_margin=budget.flip_margin))
+            rows.add_measured(
+                f"null/{name}/resampled",
+                "passed",
+                drawn,
+                None,
+                unit="1",
+                definition="share of corpora resampled from these documents that the lane of a "
+                "cell on several ranks does not pass; v1",
+            )
+        for null in loudest:
+            rows.add(
+                f"null/{name}/{null.stratum}/rms_d",
+                "passed",
                 value=null.rms_d,
                 unit="nat",
                 n=null.documents,
@@ -95,14 +129,18 @@ def test_null(
         tp1_scores[cell.variant] = first
     elif cell.variant in tp1_scores:
         take("sharded", tp1_scores[cell.variant], first)
-    if cell.tp > RESTARTED:
-        return
-    restarted = servers.start_beside(cell, f"{cell.id}.restart", "the null: a restart")
-    take("restart", first, scores(restarted.server))
-    smaller = servers.start_beside(
-        cell,
-        f"{cell.id}.batch",
-        "the null: smaller batches",
-        more=("--enable-chunked-prefill", "--max-num-batched-tokens", str(BATCH_TOKENS)),
-    )
-    take("batch_tokens", first, scores(smaller.server))
+    if cell.tp <= RESTARTED:
+        again = []
+        times: int = pytestconfig.getoption("--restarts")
+        for number in range(1, times + 1):
+            label, why = f"{cell.id}.restart{number}", f"the null: restart {number} of {times}"
+            again.append(scores(servers.start_beside(cell, label, why).server))
+        take("restart", first, *again)
+        smaller = servers.start_beside(
+            cell,
+            f"{cell.id}.batch",
+            "the null: smaller batches",
+            more=("--enable-chunked-prefill", "--max-num-batched-tokens", str(BATCH_TOKENS)),
+        )
+        take("batch_tokens", first, scores(smaller.server))
+    rows.settle()

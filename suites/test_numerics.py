@@ -28,7 +28,7 @@ from suites.corpus import Document
 from suites.evidence import Table, evidence
 from suites.expect import Rows
 from suites.expect_numerics import expect_caught, expect_close, expect_task, timed
-from suites.lanes import Limits, Metric
+from suites.lanes import Limits
 from suites.numerics import Differences, longest_run
 from suites.pace import Say
 from suites.tasks import Task
@@ -95,6 +95,7 @@ def tp_limits(budget: NumericsBudget) -> Limits:
         "mean_d": budget.tp_mean_abs_d,
         "rms_d": budget.tp_rms_d,
         "mean_kl": budget.tp_mean_kl,
+        "kl_q999": budget.tp_kl_q999,
         "rms_dp": budget.tp_rms_dp,
         "same_top": budget.tp_same_top,
         "hard_flips": 0,
@@ -267,9 +268,11 @@ def test_independent(
         undecoded=PREFILLED,
     )
     budget = settings.numerics
-    limits: dict[Metric, float] = {}
-    if budget.independent_rms_d is not None and budget.independent_mean_kl is not None:
-        limits = {"rms_d": budget.independent_rms_d, "mean_kl": budget.independent_mean_kl}
+    method = matrix.original.quant.method
+    own_limits = budget.independent.get(method)
+    limits: Limits = (
+        {} if own_limits is None else {"rms_d": own_limits.rms_d, "mean_kl": own_limits.mean_kl}
+    )
     expect_close(
         Noted(record, found),
         cell.id,

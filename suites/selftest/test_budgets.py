@@ -30,7 +30,7 @@ def test_a_cell_has_the_last_word_and_changes_only_what_it_names(tmp_path: Path)
     deployments = read_deployments(file)
     platform, miniature = deployments.settings("cpu"), deployments.deployment("miniature")
     one, other = (
-        miniature.applied(platform, cell).latency for cell in ("padded-tp2", "padded-tp4")
+        miniature.applied(platform, "cpu", cell).latency for cell in ("padded-tp2", "padded-tp4")
     )
     assert (one.requests, dict(one.ttft_s)) == (30, {"p50": 0.5})
     assert (other.requests, dict(other.ttft_s)) == (30, {})

@@ -40,11 +40,49 @@ def test_every_model_that_is_given_has_its_budget_on_every_platform() -> None:
         assert settings.numerics.inexact.keys() == given | {"trimmed"}
 
 
+def test_a_deployment_changes_the_limits_it_names_on_the_platform_it_names() -> None:
+    shipped = read_deployments(SHIPPED)
+    cpu, cuda = (shipped.settings(platform) for platform in ("cpu", "cuda"))
+    trained = shipped.deployment("trained")
+    own = trained.applied(cpu, "cpu").numerics
+    assert (own.tp_rms_d, own.independent["awq"].rms_d) == (0.014, 0.032)
+    assert own.independent["gptq"] == cpu.numerics.independent["gptq"]
+    assert own.inexact["trimmed"] != cpu.numerics.inexact["trimmed"]
+    assert own.inexact["requantized"] == cpu.numerics.inexact["requantized"]
+    assert trained.applied(cuda, "cuda").numerics == cuda.numerics
+    assert cuda.numerics.padded_max_abs_d > 0  # its kernels choose an order by shape
+
+
+def test_where_a_lane_has_limits_the_reference_has_too() -> None:
+    """The formats that a shipped deployment serves on the CPU are judged against float32."""
+    shipped = read_deployments(SHIPPED)
+    for name, method in (("miniature", "awq"), ("trained", "awq"), ("float32", "none")):
+        applied = shipped.deployment(name).applied(shipped.settings("cpu"), "cpu")
+        assert method in applied.numerics.independent
+
+
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
         ("tp_rms_d =", "tp_rmsd =", "did you mean 'tp_rms_d'?"),
         ("trimmed = { min_rms_d", "trimmed = { min_rms", "did you mean 'min_rms_d'?"),
+        (
+            "min_rms_d = 0.1, mean_kl = 0.6",
+            "min_rms_d = 0.08, mean_kl = 0.6",
+            "min_rms_d is 0.08, ",
+        ),
+        ("tp_rms_d = 0.014", "tp_rms_d = 0.3", "trained.numerics.cpu, merged: inexact.trimmed.min"),
+        ("tp_rms_d = 2e-5", "tp_rmsd = 2e-5", "did you mean 'tp_rms_d'?"),
+        (
+            "[deployments.float32.numerics.cpu]",
+            "[deployments.float32.numerics]",
+            "numerics.tp_rms_d",
+        ),
+        (
+            "awq = { rms_d = 0.02",
+            "awk = { rms_d = 0.02",
+            "independent.awk: input should be 'none', 'awq'",
+        ),
         ("{ min_rms_d = 0.1, mean_kl", "{ mean_kl", "inexact.trimmed.min_rms_d is missing"),
         ("mean_kl = 0.1 }", "mean_kl = 0.0 }", "numerics.inexact.trimmed.mean_kl is 0.0"),
         ('"groups_swapped"', '"group_swapped"', "did you mean 'groups_swapped'?"),
@@ -52,7 +90,7 @@ def test_every_model_that_is_given_has_its_budget_on_every_platform() -> None:
         ("given =", "give =", "did you mean 'given'?"),
         ("requests = 12", "requests = -1", "platforms.cpu.latency.requests is -1"),
         ("schema = 1", "schema = 9", "schema is 9"),
-        ("[platforms.cpu]", "[platforms.tpu]", "platforms.tpu"),
+        ("[platforms.cpu]", "[platforms.tpu]", "unknown key platforms.tpu: input should be"),
         ("schema = 1", "schema =", "not readable as TOML"),
     ],
 )

@@ -97,6 +97,18 @@ def test_each_metric_fails_on_its_own(found: Sequence[Differences], metric: str)
     assert close(found)[metric] == "failed"
 
 
+def test_a_comparison_without_limits_passes_nothing() -> None:
+    record = Recorder()
+    expect_close(
+        record, "original-tp1", "independent", {"text": documents(9.0)}, {},
+        against="transformers", flip_margin=0.1,
+    )  # fmt: skip
+    assert {row.outcome for row in record.rows} == {"not_run"}
+    (rms,) = (row for row in record.rows if row.claim.endswith("rms_d"))
+    assert rms.value == pytest.approx(9.0)
+    assert str(rms.reason).startswith("measured, and not judged")
+
+
 def test_a_single_changed_bit_breaks_an_exact_lane() -> None:
     found = [*documents(0.0), *documents(1e-7, count=1)]
     assert close(found, limits={"max_abs_d": 0.0})["max_abs_d"] == "failed"
@@ -293,6 +305,13 @@ def test_of_right_answers_a_share_may_be_lost(flips: Flips, outcome: str) -> Non
     row = task_row(flips)
     assert row.outcome == outcome
     assert row.n == (None if outcome == "not_run" else flips.right_before)
+
+
+def test_how_many_answers_would_decide_is_said() -> None:
+    row = task_row(Flips(items=150, right_before=140, lost=2, won=0))
+    assert "To show that 2 lost are no more than 5% takes 165 right answers" in str(row.reason)
+    assert row.detectable == Flips(150, 140, 2, 0).detectable(0.05)
+    assert task_row(Flips(150, 140, 2, 0), None).detectable is None
 
 
 def test_a_task_s_row_counts_both_ways() -> None:

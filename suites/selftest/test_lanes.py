@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from suites.evidence import evidence, kl_quantiles
-from suites.lanes import Limits, Metric, judged, rejected
+from suites.lanes import FEWEST, Judgement, Limits, Metric, judged, rejected, verdict
 from suites.numerics import Differences
 from suites.selftest.apart import differing
 
@@ -25,7 +25,8 @@ def test_what_agrees_passes_everywhere() -> None:
     found = judged({"text": noise(1, 0.01), "code": noise(2, 0.01)}, LIMITS, flip_margin=0.1)
     assert {one.outcome for one in found} == {"passed"}
     assert {(one.stratum, one.metric) for one in found} == {
-        (stratum, metric) for stratum in ("text", "code") for metric in LIMITS
+        ("all", "kl_q999"),
+        *((stratum, metric) for stratum in ("text", "code") for metric in LIMITS),
     }
 
 
@@ -44,11 +45,48 @@ def test_a_flip_is_hard_only_beyond_the_margin(margin: float, outcome: str) -> N
     assert (flips.outcome, flips.n) == (outcome, 480)
 
 
-def test_every_averaged_row_tells_what_it_could_have_seen() -> None:
+def test_a_row_that_is_judged_tells_what_would_not_have_passed() -> None:
     for one in judged({"text": noise(1, 0.01)}, LIMITS, flip_margin=0.1):
         if one.metric in ("mean_d", "rms_d"):
+            assert one.limit is not None
             assert one.detectable is not None
-            assert 0 < one.detectable < 0.05
+            assert 0 < one.detectable < one.limit
+    for one in judged({"text": noise(1, 0.01)}, {}, flip_margin=0.1):
+        assert one.detectable is None
+
+
+def quantile_of(strata: dict[str, list[Differences]], limit: float) -> Judgement:
+    found = judged(strata, {"kl_q999": limit}, flip_margin=0.1)
+    (one,) = (one for one in found if one.metric == "kl_q999")
+    return one
+
+
+@pytest.mark.parametrize(("kl", "outcome"), [(1e-5, "passed"), (2e-3, "failed")])
+def test_the_far_quantile_is_of_all_strata_and_judged_where_positions_suffice(
+    kl: float, outcome: str
+) -> None:
+    strata = {
+        "text": [differing(np.zeros(2500), kl=1e-5)], "code": [differing(np.zeros(2103), kl=kl)]
+    }  # fmt: skip
+    one = quantile_of(strata, 1e-3)
+    assert (one.outcome, one.stratum, one.n, one.limit) == (outcome, "all", FEWEST, 1e-3)
+
+
+def test_too_few_positions_show_no_far_quantile_but_one_beyond() -> None:
+    one = quantile_of({"text": noise(1, 0.01)}, 1e-3)
+    assert (one.outcome, one.limit, one.high) == ("passed", None, None)
+    assert one.note == "recorded: 480 positions do not bound it, 4603 would; limit 0.001"
+    assert quantile_of({"text": [differing(np.zeros(480), kl=1.0)]}, 1e-3).outcome == "failed"
+
+
+def test_a_comparison_is_what_its_worst_judgement_is() -> None:
+    loud, few = {"text": noise(1, 0.2)}, {"text": noise(1, 0.01, documents=3)}
+    for strata, expected in (
+        (loud, "failed"),
+        (few, "inconclusive"),
+        ({"text": noise(1, 0.01)}, "passed"),
+    ):
+        assert verdict(judged(strata, LIMITS, flip_margin=0.1)) == expected
 
 
 def test_without_a_limit_nothing_is_held_against_it() -> None:

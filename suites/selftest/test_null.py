@@ -10,21 +10,26 @@ import numpy as np
 import pytest
 
 from fixtures.errors import InputError
+from reports.statistics import Verdict
 from reports.telling import remark
 from suites.calibration import (
     FACTORS,
     NULLS,
     RESAMPLES,
     StoredNull,
+    Unproposed,
+    called_different,
     document,
     null_quantiles,
     nulls,
     proposed,
-    rejections,
+    resampled,
     rounded_up,
     stored_null,
 )
 from suites.evidence import evidence
+from suites.lanes import Limits
+from suites.numerics import Differences
 from suites.selftest.apart import differing
 from suites.test_numerics import with_null
 
@@ -36,7 +41,7 @@ LOUD = {
 
 
 def test_a_null_says_what_moved_in_each_stratum() -> None:
-    text, code = nulls("sharded", "padded-tp2", LOUD)
+    text, code = nulls("sharded", "padded-tp2", [LOUD])
     assert (text.stratum, text.documents, text.positions) == ("text", 8, 320)
     assert text.mean_abs_d == pytest.approx(0.002)
     assert code.mean_abs_d == pytest.approx(0.0, abs=1e-12)
@@ -45,8 +50,10 @@ def test_a_null_says_what_moved_in_each_stratum() -> None:
 
 
 def test_limits_leave_room_for_the_largest_null() -> None:
-    found = [*nulls("repeat", "padded-tp1", QUIET), *nulls("sharded", "padded-tp2", LOUD)]
+    found = [*nulls("repeat", "padded-tp1", [QUIET]), *nulls("sharded", "padded-tp2", [LOUD])]
     limits = proposed(found)  # documents are alike, so that intervals reach no further than values
+    assert isinstance(limits, dict)
+    assert limits["tp_kl_q999"] == pytest.approx(FACTORS["tp_kl_q999"] * 3e-5)
     assert limits["tp_rms_d"] == pytest.approx(FACTORS["tp_rms_d"] * 0.01)
     assert limits["tp_mean_abs_d"] == pytest.approx(FACTORS["tp_mean_abs_d"] * 0.002)
     assert limits["tp_mean_kl"] == pytest.approx(FACTORS["tp_mean_kl"] * 3e-5)
@@ -56,17 +63,53 @@ def test_limits_leave_room_for_the_largest_null() -> None:
 
 def test_limits_reach_as_far_as_chance_may_show() -> None:
     random = np.random.default_rng(1)
-    scattered = {"text": [differing(random.normal(0, 0.01, 40)) for _ in range(8)]}
-    (null,) = nulls("sharded", "padded-tp2", scattered)
+    scattered = {"text": [differing(random.normal(0, 0.01, 40), kl=1e-6) for _ in range(8)]}
+    (null,) = nulls("sharded", "padded-tp2", [scattered])
     assert null.reach["mean_d"] > null.mean_abs_d
     assert null.reach["rms_d"] > null.rms_d
-    assert proposed([null])["tp_rms_d"] >= FACTORS["tp_rms_d"] * null.reach["rms_d"]
+    limits = proposed([null])
+    assert isinstance(limits, dict)
+    assert limits["tp_rms_d"] >= FACTORS["tp_rms_d"] * null.reach["rms_d"]
 
 
-def test_corpora_resampled_from_a_null_are_rejected_no_oftener_than_it_is() -> None:
-    limits = {"rms_d": 0.02, "mean_kl": 1e-4}
-    assert rejections(LOUD, limits, flip_margin=0.1) == 0  # type: ignore[arg-type]
-    assert rejections(LOUD, {"rms_d": 0.005}, flip_margin=0.1) == RESAMPLES
+@pytest.mark.parametrize(
+    ("name", "found", "says"),
+    [
+        ("restart", LOUD, "no cell on several ranks was measured beside its own tp1"),
+        ("sharded", QUIET, "a limit of 0 is none"),
+    ],
+)
+def test_without_a_null_that_moves_sums_no_limit_is_proposed(
+    name: str, found: dict[str, list[Differences]], says: str
+) -> None:
+    made = nulls(name, "padded-tp1", [found])
+    limits = proposed(made)
+    assert isinstance(limits, Unproposed)
+    assert says in limits.reason
+    content = json.loads(document(made, {}))
+    assert content["proposed"] is None
+    assert says in content["not_proposed"]
+
+
+def test_of_many_restarts_the_loudest_is_kept() -> None:
+    found = nulls("restart", "padded-tp1", [QUIET, LOUD, QUIET], rejected=1)
+    assert {one.stratum for one in found} == {"text", "code"}
+    assert {(one.comparisons, one.rejected) for one in found} == {(3, 1)}
+
+
+def test_corpora_resampled_from_a_null_are_passed_as_it_is() -> None:
+    limits: Limits = {"rms_d": 0.02, "mean_kl": 1e-4}
+    assert resampled(LOUD, limits, flip_margin=0.1) == ["passed"] * RESAMPLES
+    assert resampled(LOUD, {"rms_d": 0.005}, flip_margin=0.1) == ["failed"] * RESAMPLES
+
+
+def test_a_comparison_that_shows_nothing_has_called_equals_different() -> None:
+    verdicts: list[Verdict] = ["passed"] * 18
+    found = called_different([*verdicts, "inconclusive", "failed"])
+    assert (found.value, found.n) == (0.1, 20)
+    spotless = called_different(["passed"] * 20)
+    assert spotless.low == spotless.value == 0
+    assert spotless.high == pytest.approx(1 - 0.01 ** (1 / 20))  # none of 20: at most 20.6 %
 
 
 @pytest.mark.parametrize(
@@ -79,7 +122,7 @@ def test_limits_are_rounded_up(value: float, rounded: float) -> None:
 
 def test_the_stored_null_is_the_largest_at_each_quantile(tmp_path: Path) -> None:
     file = tmp_path / "cpu.json"
-    found = [*nulls("repeat", "padded-tp1", QUIET), *nulls("sharded", "padded-tp2", LOUD)]
+    found = [*nulls("repeat", "padded-tp1", [QUIET]), *nulls("sharded", "padded-tp2", [LOUD])]
     file.write_text(document(found, {"engine": "vllm"}))
     assert json.loads(file.read_text())["engine"] == "vllm"
     quantiles = null_quantiles(file)
@@ -98,7 +141,7 @@ CONDITIONS = {
 
 def folder_of(directory: Path, **headers: dict[str, Any]) -> Path:
     for name, header in headers.items():
-        found = nulls("sharded", "padded-tp2", LOUD if name == "loud" else QUIET)
+        found = nulls("sharded", "padded-tp2", [LOUD if name == "loud" else QUIET])
         (directory / f"{name}.json").write_text(document(found, CONDITIONS | header))
     return directory
 
