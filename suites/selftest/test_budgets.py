@@ -47,7 +47,7 @@ def test_a_cell_has_the_last_word_and_changes_only_what_it_names(tmp_path: Path)
         ),
         (
             ("[deployments.miniature.latency]", "ttft_s = { P50 = 1.0 }"),
-            "deployments.miniature.latency.ttft_s is .* 'P50' is no percentile",
+            "deployments.miniature.latency.ttft_s: 'P50' is no percentile",
         ),
         (
             ("[deployments.miniature.throughput]", "poisson_requests = 0", "e2e_s = { p50 = 1.0 }"),

@@ -28,8 +28,8 @@ LISTED = tuple(trial.label for trial in TRIALS if trial.listed)
 STEPS = tuple(t.label for t in TRIALS if not t.listed and not t.control)
 FAR = Judgement("text", "rms_d", "failed", 0.5, 10, limit=0.1)
 BUDGET = NumericsBudget(
-    padded_max_abs_d=0.0, tp_rms_d=0.1, tp_mean_abs_d=0.1, tp_mean_kl=0.1, tp_rms_dp=0.1, tp_kl_q999=0.1,
-    tp_same_top=0.9, flip_margin=0.1, task_loss=0.05,
+    padded_max_abs_d=0.0, tp_rms_d=0.1, tp_mean_abs_d=0.1, tp_mean_kl=0.1, tp_rms_dp=0.1,
+    tp_same_top=0.9, flip_margin=0.1, task_loss=0.05, tp_kl_q999=0.1,
 )  # fmt: skip
 
 

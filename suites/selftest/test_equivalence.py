@@ -53,11 +53,12 @@ def resampled_slowly(documents: list[Floats], *, resamples: int, seed: int) -> f
 
 
 @pytest.mark.parametrize("count", [8, 20])
-def test_resampling_by_a_product_of_matrices_is_resampling(count: int) -> None:
+def test_the_standard_error_is_what_resampling_gives(count: int) -> None:
     documents = drawn(np.random.default_rng(5), count)
     fast = cluster_mean(documents, confidence=0.98, resamples=500, seed=7)
-    slow = resampled_slowly(documents, resamples=500, seed=7)
-    assert fast.standard_error == pytest.approx(slow, rel=1e-9)
+    slow = resampled_slowly(documents, resamples=2000, seed=7)
+    # The one is linearized, the other drawn.
+    assert fast.standard_error == pytest.approx(slow, rel=0.1)
 
 
 def test_one_seed_gives_one_interval_and_documents_alike_leave_no_room() -> None:
