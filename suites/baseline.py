@@ -78,6 +78,11 @@ def score_corpus(
     pace = Pace(f"scoring {server.model}", say)
     prefilled = _scored(ask(_prompts(documents), progress=pace))
     if reference is not None:
+        # These may be a reference in turn, of the same cell on more ranks or asked once more.
+        prefilled = {
+            name: at_positions_of(reference.prefilled.get(name, scored), scored)
+            for name, scored in prefilled.items()
+        }
         again = [_again(name, found) for name, found in reference.decoded.items()]
         return CorpusScores(prefilled, _scored(ask(again, progress=pace)))
     for document in documents:
@@ -132,6 +137,15 @@ def question_of(
     places = range(begin + found.a, begin + found.a + found.size)
     if 2 * found.size < len(question):
         places = range(begin, len(scored.token_ids))
+    kept = tuple(position for position in scored.positions if position.index in places)
+    return Scored(scored.token_ids, kept)
+
+
+def at_positions_of(wanted: Scored, scored: Scored) -> Scored:
+    """The scores at the positions that another has, where both are of the same tokens."""
+    if wanted.token_ids != scored.token_ids:
+        return scored
+    places = {position.index for position in wanted.positions}
     kept = tuple(position for position in scored.positions if position.index in places)
     return Scored(scored.token_ids, kept)
 

@@ -19,7 +19,7 @@ from fixtures.serving.server import FORCED_PATH, PROCESSORS
 from reports.equivalence import CONFIDENCE
 from reports.record import RecordRow, Row
 from reports.statistics import fewest_units
-from suites.baseline import DECODED_TOKENS, without_positions
+from suites.baseline import DECODED_TOKENS, at_positions_of, without_positions
 from suites.corpus import STRATA, Document
 from suites.expect import Rows
 from suites.numerics import Differences, MismatchError, differences
@@ -131,24 +131,16 @@ def _require_same(ours: Scores, theirs: Scores, what: str) -> None:
 
 
 def _difference(name: str, ours: Scored, theirs: Scored, ignored: frozenset[int]) -> Differences:
-    if ours.token_ids == theirs.token_ids:
-        theirs = at_positions_of(ours, theirs)
-        if len(theirs.positions) != len(ours.positions):
-            raise MismatchError(
-                f"{name} has scores of {len(theirs.positions)} of the {len(ours.positions)} "
-                "positions that the reference counts"
-            )
+    theirs = at_positions_of(ours, theirs)
+    if ours.token_ids == theirs.token_ids and len(theirs.positions) != len(ours.positions):
+        raise MismatchError(
+            f"{name} has scores of {len(theirs.positions)} of the {len(ours.positions)} "
+            "positions that the reference counts"
+        )
     try:
         return differences(ours, theirs, ignored=ignored)
     except MismatchError as error:
         raise MismatchError(f"{name}: {error}") from error
-
-
-def at_positions_of(wanted: Scored, scored: Scored) -> Scored:
-    """The scores at the positions that another has."""
-    places = {position.index for position in wanted.positions}
-    kept = tuple(position for position in scored.positions if position.index in places)
-    return Scored(scored.token_ids, kept)
 
 
 def cut(scored: Scored, tokens: int) -> Scored:
@@ -184,7 +176,7 @@ def _decoding(reference: CorpusScores, found: Comparison, left: int) -> list[str
             f"{len(reference.decoded)} texts: the server left the path there"
         )
     if any(
-        scored.token_ids != reference.prefilled[name].token_ids
+        scored.token_ids != reference.prefilled[name].token_ids[: len(scored.token_ids)]
         for name, scored in reference.decoded.items()
     ):
         notes.append("the path is the reference's own greedy text: the engine forces none on it")

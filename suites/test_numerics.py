@@ -20,10 +20,10 @@ from fixtures.serving.server import Server
 from reports.equivalence import Flips, paired
 from reports.record import RecordEvidence, RecordRow
 from suites.answers import answered
-from suites.baseline import Baseline, ScoringError, chat_messages, score_corpus
+from suites.baseline import Baseline, ScoringError, at_positions_of, chat_messages, score_corpus
 from suites.calibration import StoredNull
 from suites.comparison import DECODE as DECODE
-from suites.comparison import PREFILLED, Noted, at_positions_of, compared, held
+from suites.comparison import PREFILLED, Noted, compared, held
 from suites.corpus import Document
 from suites.evidence import Table, evidence
 from suites.expect import Rows

@@ -118,6 +118,13 @@ def test_of_a_pictures_chat_the_question_counts(start: Start) -> None:
     assert asked == document.text.encode()
 
 
+def test_a_candidate_counts_what_the_reference_counts(start: Start) -> None:
+    documents = (Document("seen", "image", "What is this?", b"picture"),)
+    reference = score_corpus(start(), documents)
+    # It is a reference itself, of its own cell on more ranks.
+    assert score_corpus(start(), documents, reference=reference) == reference
+
+
 # ------------------------------------------------------------------ where a question stands
 
 HEAD, PICTURE, CLOSE, FOOT = (90, 91, 92), (5, 5, 5), (93,), (94, 95, 90)

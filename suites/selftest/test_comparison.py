@@ -126,6 +126,8 @@ def test_decoding_that_was_cut_is_counted() -> None:
     assert [pair.d.size for pair in found.strata["decode"]] == [4, 1]
     assert (found.due, found.followed) == (12, 5)
     assert found.notes["decode"].startswith("7 of 12 positions are cut, in 2 of 3 texts")
+    again = replace(whole, decoded=ends)  # as a reference in turn
+    assert compared(again, again, documents).notes == {}
 
 
 def test_decoding_that_was_left_at_once_everywhere_is_absent() -> None:
