@@ -37,8 +37,8 @@ FAILED = (
     "limit is changed"
 )
 STRADDLES = (
-    "The limits leave these documents less room than chance takes, and a run would be inconclusive, "
-    "too: compare more (`--corpus full`), or see the limits proposed at the end"
+    "The limits leave these documents less room than chance takes, and a run would be "
+    "inconclusive, too: compare more (`--corpus full`), or see the limits proposed at the end"
 )
 
 
