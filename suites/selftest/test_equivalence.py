@@ -156,6 +156,15 @@ def test_where_nearly_all_documents_are_alike_percentiles_stand_in() -> None:
     assert 0.125 < found.high < 1
 
 
+def test_documents_far_from_nothing_are_told_from_it() -> None:
+    """As a cell that lost rows has them: squares of 8 documents, one far smaller than the others."""
+    found = cluster_mean(
+        [np.full(40, size**2) for size in (2.9, 2.9, 2.8, 2.9, 3.0, 2.9, 2.8, 0.3)]
+    )
+    assert found.low is not None
+    assert found.low > 2
+
+
 def test_what_is_never_negative_has_no_negative_bound() -> None:
     random = np.random.default_rng(5)
     found = cluster_mean([np.full(5, size) for size in random.lognormal(0, 2, 8)])
