@@ -157,7 +157,7 @@ def test_where_nearly_all_documents_are_alike_percentiles_stand_in() -> None:
 
 
 def test_documents_far_from_nothing_are_told_from_it() -> None:
-    """As a cell that lost rows has them: squares of 8 documents, one far smaller than the others."""
+    """As a cell that lost rows has them: squares of 8 documents, one far below the others."""
     found = cluster_mean(
         [np.full(40, size**2) for size in (2.9, 2.9, 2.8, 2.9, 3.0, 2.9, 2.8, 0.3)]
     )
