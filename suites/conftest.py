@@ -33,7 +33,7 @@ from fixtures.reference import (
 )
 from fixtures.running import Servers
 from fixtures.serving.server import Server, server_environment
-from reports.percentiles import impossible
+from reports.percentiles import impossible, needs
 from reports.record import write_atomically
 from suites.agreement import lines, tally
 from suites.answers import answered, tasks
@@ -100,8 +100,10 @@ def askable(corpus: Corpus, state: State) -> tuple[Document, ...]:
 
 
 def _require_possible(session: pytest.Session) -> None:
-    """A budget that cannot pass from so many requests is refused before a server starts."""
+    """A budget that cannot pass from so many requests is refused before a server starts; of the
+    others is said how many they need, and how many may miss."""
     state = state_of(session.config)
+    told: dict[str, None] = {}
     for suite in ("latency", "throughput"):
         for cell in selected(session, suite):
             settings = state.settings_of(cell)
@@ -112,9 +114,13 @@ def _require_possible(session: pytest.Session) -> None:
             budgets, requests = tables[suite]
             for metric in METRICS:
                 for name in budgets.limits(metric):
-                    said = impossible(quantile(name), budgets.confidence, requests)
-                    if said is not None:
-                        raise InputError(f"{cell.id}: {suite}.{metric}_s.{name}: {said}")
+                    where = f"{suite}.{metric}_s"
+                    asked = quantile(name), budgets.confidence, requests
+                    if (said := impossible(*asked)) is not None:
+                        raise InputError(f"{cell.id}: {where}.{name}: {said}")
+                    told[f"{where}: {needs(*asked)}"] = None
+    for line in () if session.config.option.collectonly else told:
+        state.say(line)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -27,6 +27,19 @@ def test_a_budget_that_cannot_pass_is_refused_before_a_server_starts(
     assert inner.starts == []
 
 
+def test_how_many_requests_a_budget_needs_is_said_in_advance(
+    tmp_path: Path, cache: Path, deployments: Path
+) -> None:
+    old = "[platforms.cpu.latency]\n"
+    new = old + "confidence = 0.95\nttft_s = { p50 = 60.0 }\n"
+    file = changed(deployments, tmp_path, old, new)
+    asked = ("-m", "latency and original and tp1")
+    inner = run_inner(tmp_path / "r", cache, *asked, deployments=file)
+    said = "latency.ttft_s: p50 at 95 % confidence needs 5 requests: 6 pass with at most 0 misses"
+    assert said in inner.output[: inner.output.index("starting original-tp1")]
+    assert inner.row("original-tp1", "latency/ttft_p50")["outcome"] == "passed"
+
+
 @pytest.mark.parametrize("rounds", ["1", "3", "-2", "many"])
 def test_rounds_that_say_little_are_refused(
     rounds: str, tmp_path: Path, cache: Path, deployments: Path
