@@ -142,6 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m suites.benchmarks.side_by_side",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: python -m suites.benchmarks.side_by_side --url http://127.0.0.1:8000 "
+        "--served-model-name NAME --model DIR",
     )
     parser.add_argument("--url", help="of a server that runs already")
     parser.add_argument("--served-model-name", metavar="NAME")
