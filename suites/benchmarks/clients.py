@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m suites.benchmarks.clients",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: python -m suites.benchmarks.clients --instrument probe --json clients.json",
+        epilog="example: python -m suites.benchmarks.clients --instrument probe --json FILE",
     )
     parser.add_argument(
         "--instrument", action="append", choices=INSTRUMENTS, help="default: all that are installed"
