@@ -42,6 +42,14 @@ def partials(out: Path) -> list[Path]:
     return list(out.parent.glob(f".{out.name}.partial-*"))
 
 
+def filled(out: Path) -> bool:
+    """Has a run begun to write? Its directory is there a moment before it is locked."""
+    try:
+        return any(any(partial.iterdir()) for partial in partials(out))
+    except FileNotFoundError:  # done, or removed, meanwhile
+        return False
+
+
 def command(operation: str, source: Path, out: Path) -> list[str]:
     asked = [operation, str(source), "--out", str(out), "--to", OPERATIONS[operation]]
     return [sys.executable, "-m", "fixtures.variants", *asked]
@@ -69,9 +77,9 @@ def plain(said: str) -> str:
 
 
 def at_work(process: subprocess.Popen[str], out: Path) -> bool:
-    """Waits for its partial directory; False if it ended first."""
+    """Waits for what it writes; False if it ended first."""
     while process.poll() is None:
-        if partials(out):
+        if filled(out):
             return True
         time.sleep(0.001)
     return False
@@ -103,7 +111,7 @@ def stopped(operation: str, source: Path, out: Path) -> Iterator[subprocess.Pope
         if at_work(process, out):
             process.send_signal(signal.SIGSTOP)
             os.waitpid(process.pid, os.WUNTRACED)
-            if partials(out):
+            if filled(out):
                 break
         ended(process)
         subprocess.run(["rm", "-rf", str(out)], check=True)
