@@ -29,12 +29,12 @@ from fixtures.load.bench import SCRIPT, Bench
 from fixtures.load.bench_results import Benchmarked
 from fixtures.load.instrument import Arrivals
 from fixtures.load.prompts import Prompt
-from fixtures.load.streams import KINDS, Kind, Load, failures_by_kind
+from fixtures.load.streams import KINDS, Load, failures_by_kind
 from fixtures.serving.server import Server
 from suites.benchmarks import side_by_side
 from suites.benchmarks.instruments import write_tokenizer
 from suites.benchmarks.truth import error, miscounted, paired
-from suites.selftest.clocked import clock, read_log
+from suites.selftest.clocked import BECOMES, clock, read_log
 from suites.selftest.stub_streams import FAULTS
 from suites.selftest.test_bench import gone
 
@@ -216,19 +216,6 @@ def test_empty_messages_are_vllms_first_token(started: Clock, bench: Bench) -> N
 
 # ------------------------------------------------------------------ failures
 
-BECOMES: dict[str, Kind | None] = {
-    "http500": "http",
-    "drop": "dropped",
-    "stall": "stalled",
-    "stall-first": "stalled",
-    "stall-before": "stalled",
-    "trickle": "stalled",
-    "short": "short",
-    "no-usage": "malformed",
-    "no-content": "malformed",
-    "garbage": "malformed",
-    "empty-first-chunks": None,
-}
 PATIENCE_S = 1.0
 
 

@@ -9,10 +9,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fixtures.load.streams import Kind
 from fixtures.serving.server import Launch, Server, launch
 from suites.selftest.stubbed import DEADLINES, write_model
 
 CLOCK = Path(__file__).parent / "stub_clock.py"
+
+# What a fault of the stub is, as any instrument tells it; None: none.
+BECOMES: dict[str, Kind | None] = {
+    "http500": "http",
+    "drop": "dropped",
+    "stall": "stalled",
+    "stall-first": "stalled",
+    "stall-before": "stalled",
+    "trickle": "stalled",
+    "short": "short",
+    "no-usage": "malformed",
+    "no-content": "malformed",
+    "garbage": "malformed",
+    "empty-first-chunks": None,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

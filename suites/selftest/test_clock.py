@@ -16,7 +16,7 @@ from fixtures.load.probe import Chat, closed_loop, stream
 from fixtures.load.streams import KINDS, Kind, failures_by_kind
 from fixtures.serving.server import Server
 from suites.benchmarks.truth import error, miscounted, paired
-from suites.selftest.clocked import Sent, clock, read_log
+from suites.selftest.clocked import BECOMES, Sent, clock, read_log
 from suites.selftest.stub_streams import FAULTS, Settings
 from suites.selftest.stubbed import image
 
@@ -97,19 +97,6 @@ def test_a_chat_with_a_picture_is_timed_from_its_content(started: Clock) -> None
 
 # ------------------------------------------------------------------ failures
 
-BECOMES: dict[str, Kind | None] = {
-    "http500": "http",
-    "drop": "dropped",
-    "stall": "stalled",
-    "stall-first": "stalled",
-    "stall-before": "stalled",
-    "trickle": "stalled",
-    "short": "short",
-    "no-usage": "malformed",
-    "no-content": "malformed",
-    "garbage": "malformed",
-    "empty-first-chunks": None,
-}
 PATIENCE_S = 0.4
 
 
