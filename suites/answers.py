@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from fixtures.load.prompts import Prompt
 from fixtures.serving.client import Unscorable
 from fixtures.serving.scoring import Written, write
 from fixtures.serving.server import Server
-from suites.baseline import ScoringError, shown
+from suites.baseline import ScoringError
 from suites.corpus import Document
 from suites.judges import Opinion, greedy_text, logprobs_close, perplexity, task
 from suites.lanes import Strata
@@ -46,7 +47,10 @@ def answered(server: Server, asked: Sequence[Task], say: Say | None) -> dict[str
     """
     pace = Pace(f"asking {server.model}", say)
     longest = max(one.answer_tokens for one in asked)
-    prompts = [one.prompt if one.image is None else shown(one.image, one.question) for one in asked]
+    prompts = [
+        one.prompt if one.image is None else Prompt(one.question, one.image).messages
+        for one in asked
+    ]
     found = write(
         server, prompts, tokens=longest, stop=("\n",), concurrency=CONCURRENCY, progress=pace
     )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 from functools import partial
 from itertools import zip_longest
-from typing import Any, Final
+from typing import Final
 
 from fixtures.errors import InputError, ServingError
+from fixtures.load.prompts import Prompt
 from fixtures.reference import CorpusScores, Scores
 from fixtures.serving.client import (
     TOP,
@@ -193,16 +193,6 @@ def _scored(found: Mapping[str, Scored | Unscorable]) -> Scores:
     return scores
 
 
-def chat_messages(document: Document) -> list[dict[str, Any]]:
+def chat_messages(document: Document) -> list[dict[str, object]]:
     """A picture and its question as one user message."""
-    return shown(document.image or b"", document.text)
-
-
-def shown(picture: bytes, question: str) -> list[dict[str, Any]]:
-    """A chat that shows a PNG and asks about it."""
-    uri = "data:image/png;base64," + base64.b64encode(picture).decode()
-    content = [
-        {"type": "image_url", "image_url": {"url": uri}},
-        {"type": "text", "text": question},
-    ]
-    return [{"role": "user", "content": content}]
+    return Prompt(document.text, document.image).messages
