@@ -55,19 +55,20 @@ Blocks: TypeAlias = dict[str, "Block"]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What came of one load: `doubts` say why its times are not to be believed."""
+    """What came of one load; with a `doubt`, its times are not to be believed."""
 
     load: Load
     instrument: str
     told: Told | None = None  # by the server itself; `untold` says why not
     untold: str | None = None
-    doubts: tuple[str, ...] = ()
+    disagreements: tuple[str, ...] = ()  # between the two
+    disturbed: str | None = None  # by what else the machine did
     notes: tuple[str, ...] = ()  # such as: which caches could not be emptied
 
     @property
     def doubt(self) -> str | None:
         """All doubts in words."""
-        return "; ".join(self.doubts) or None
+        return "; ".join(filter(None, (*self.disagreements, self.disturbed))) or None
 
 
 def one_by_one(ask: Ask, measured: Sequence[Prompt]) -> list[Stream]:
@@ -165,10 +166,8 @@ class Gauge:
         full = tuple(f"not emptied: {refused}" for refused in reset_caches(server))
         with observe(limits=self.limits) as observed:
             load, told, untold = _counted(server, send)
-        doubts = [] if told is None else disagreements(told, load, self.margins)
-        if (verdict := observed.verdict()) is not None:
-            doubts.append(verdict)
-        block = Block(load, instrument, told, untold, tuple(doubts), full)
+        differ = () if told is None else tuple(disagreements(told, load, self.margins))
+        block = Block(load, instrument, told, untold, differ, observed.verdict(), full)
         _write(self.raw / server.model / f"{label}.json", block, observed.to_json())
         return block
 

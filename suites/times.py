@@ -189,17 +189,16 @@ def expect_agreement(rows: Rows, claim: str, block: Block) -> None:
         f"mean {metric} {ours * 1000:.4g} ms by the client, {theirs * 1000:.4g} by the server"
         for metric, (ours, theirs) in found.items()
     ]
-    disagree = [doubt for doubt in block.doubts if "by the server" in doubt]
     ours, theirs = found.get("ttft", (None, None))
     rows.add(
         claim,
-        "invalid" if disagree else "passed",
+        "invalid" if block.disagreements else "passed",
         value=None if ours is None or theirs is None else ours - theirs,
         unit="s",
         n=len(block.load.answered),
         better="lower",
-        reason="; ".join([*(disagree or said), *block.notes]),
-        advice=AGAIN if disagree else "",
+        reason="; ".join([*(block.disagreements or said), *block.notes]),
+        advice=AGAIN if block.disagreements else "",
         definition="mean TTFT by the client less by the server's own histogram; s; v1",
     )
 

@@ -24,8 +24,8 @@ def failed(kind: Kind = "stalled") -> Stream:
     return Stream(due_s=0.0, sent_s=0.0, ended_s=9.0, kind=kind, error="why")
 
 
-def block(*streams: Stream, doubts: tuple[str, ...] = ()) -> Block:
-    return Block(Load(streams, 2.0), "probe", doubts=doubts)
+def block(*streams: Stream, disturbed: str | None = None) -> Block:
+    return Block(Load(streams, 2.0), "probe", disturbed=disturbed)
 
 
 def judged(found: Block, limit_s: float, name: str = "p50", confidence: float = 0.99) -> Recorder:
@@ -74,7 +74,7 @@ def test_what_has_no_budget_is_recorded_and_says_so() -> None:
 
 
 def test_a_clock_in_doubt_makes_every_time_invalid_however_good() -> None:
-    record = judged(block(*(FAST,) * 7, doubts=("somebody else's compiler took a core",)), 0.5)
+    record = judged(block(*(FAST,) * 7, disturbed="somebody else's compiler took a core"), 0.5)
     assert set(record.outcomes().values()) == {"invalid"}
     assert all("compiler" in str(row.reason) for row in record.rows)
 
@@ -97,18 +97,18 @@ def test_a_ratio_is_judged_by_its_interval(factor: float, outcome: str) -> None:
 @pytest.mark.parametrize(
     ("value", "limit", "doubt", "outcome"),
     [
-        (12.0, 10.0, (), "passed"),
-        (8.0, 10.0, (), "failed"),
-        (12.0, None, (), "passed"),
-        (12.0, 10.0, ("a busy machine",), "invalid"),
-        (None, 10.0, (), "failed"),
-        (None, None, (), "not_run"),
+        (12.0, 10.0, None, "passed"),
+        (8.0, 10.0, None, "failed"),
+        (12.0, None, None, "passed"),
+        (12.0, 10.0, "a busy machine", "invalid"),
+        (None, 10.0, None, "failed"),
+        (None, None, None, "not_run"),
     ],
 )
 def test_a_rate_is_judged_as_it_stands(
-    value: float | None, limit: float | None, doubt: tuple[str, ...], outcome: str
+    value: float | None, limit: float | None, doubt: str | None, outcome: str
 ) -> None:
     record = Recorder()
-    found = block(FAST, doubts=doubt)
+    found = block(FAST, disturbed=doubt)
     expect_floor(Rows(record, "c"), "throughput/x", found, value, limit, unit="1/s", what="x")
     assert record.outcomes() == {"throughput/x": outcome}
