@@ -22,7 +22,7 @@ from fixtures.serving.client import (
 from fixtures.serving.scoring import Request, score
 from fixtures.serving.server import FORCED_PATH, Server
 from suites.corpus import Document
-from suites.measure import Blocks
+from suites.measure import Block, Blocks
 from suites.pace import Pace, Say
 
 DECODED_TOKENS: Final = 16
@@ -48,7 +48,7 @@ class Baseline:
     right: Mapping[str, bool] | None = None  # task → was it answered rightly?
     latency: Blocks | None = None
     throughput: Blocks | None = None
-    one_rank: dict[str, float] = field(default_factory=dict)  # variant → its best output rate
+    one_rank: dict[str, Block] = field(default_factory=dict)  # variant → its best closed loop
     broken: str | None = None
     by_cell: dict[str, CorpusScores] = field(default_factory=dict)
     unscorable: dict[str, str] = field(default_factory=dict)  # cell → why it has no scores

@@ -7,8 +7,7 @@ cache where they are known already.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,18 +20,16 @@ from fixtures.load.bench import Bench, installed
 from fixtures.load.instrument import Instrument
 from fixtures.load.probe_load import ProbeLoad
 from fixtures.matrix import Cell, Matrix
-from fixtures.miniature import cache_root
 from fixtures.plugin import SUITES, State, selected, state_of
 from fixtures.reference import (
     load,
     load_answers,
-    processor,
     reference_key,
     store,
     store_answers,
 )
 from fixtures.running import Servers
-from fixtures.serving.server import Server, server_environment
+from fixtures.serving.server import Server
 from reports.percentiles import impossible, needs
 from reports.record import write_atomically
 from suites.agreement import lines, tally
@@ -49,14 +46,15 @@ from suites.calibration import (
 from suites.comparison import nothing_to_compare
 from suites.corpus import Corpus, Document, read_corpus
 from suites.figures import figures
+from suites.known import deciding, reference_folder
 from suites.measure import Gauge
 from suites.pace import Say
+from suites.patience import Patience
 from suites.repeats import Repeated, repeat
 from suites.tasks import Task
 
 ROW = "shardproof_row"  # as the `record` fixture keeps them
 CORPUS = pytest.StashKey[Corpus]()
-ENGINE_VARIABLES = ("VLLM_", "NCCL_", "CUDA_", "NVIDIA_", "OMP_", "TORCHDYNAMO_")
 COMPARED = ("numerics", "faults", "calibration")  # what asks for scores
 
 
@@ -235,7 +233,8 @@ def gauge(state: State, documents: tuple[Document, ...]) -> Iterator[Gauge]:
             log = state.reports / "logs" / "bench.log"
             instrument = stack.enter_context(Bench(log, folder))
         machine = state.settings.machine
-        yield Gauge(instrument, documents, folder, state.say, machine.margins, machine.limits)
+        patience = Patience(machine.again_s, machine.limits, state.say)
+        yield Gauge(instrument, documents, folder, state.say, machine.margins, patience)
 
 
 @pytest.fixture(scope="session")
@@ -290,11 +289,12 @@ def prerequisites(
         questions = request.getfixturevalue("asked_tasks") if wanted["numerics"] else ()
         if wanted["numerics"] and state.command is None:
             # A custom command has no version to tell its answers by: it is scored anew.
-            facts, corpus = _facts(state), request.getfixturevalue("corpus")
+            corpus = request.getfixturevalue("corpus")
+            facts = deciding(state.matrix.digest, state.engine_json, state.settings, state.machine)
             key = reference_key({**facts, "corpus": corpus.digest, "collection": COLLECTION})
             tasks_key = reference_key({**facts, "tasks": [task.digest for task in questions]})
-            baseline.scores = load(_folder(), key)
-            baseline.right = load_answers(_folder(), tasks_key)
+            baseline.scores = load(reference_folder(), key)
+            baseline.right = load_answers(reference_folder(), tasks_key)
         settings = state.settings
         compared = {
             "latency": bool(
@@ -325,11 +325,11 @@ def prerequisites(
             )
             baseline.by_cell[running.cell.id] = baseline.scores
             if key is not None:
-                store(_folder(), key, baseline.scores)
+                store(reference_folder(), key, baseline.scores)
         if wanted["numerics"] and baseline.right is None:
             baseline.right = answered(running.server, questions, state.say)
             if tasks_key is not None:
-                store_answers(_folder(), tasks_key, baseline.right)
+                store_answers(reference_folder(), tasks_key, baseline.right)
         if timed:
             gauge: Gauge = request.getfixturevalue("gauge")
             if "latency" in timed:
@@ -340,37 +340,6 @@ def prerequisites(
                 )
 
     return measure
-
-
-def answer_deciding(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a server's environment says about the engine: the caller's settings reach it too, and
-    whatever deployments.toml sets was set for a reason."""
-    given = server_environment(os.environ, environment)
-    return {
-        name: value
-        for name, value in given.items()
-        if name.startswith(ENGINE_VARIABLES) or name in environment
-    }
-
-
-def _folder() -> Path:
-    return cache_root() / "references"
-
-
-def _facts(state: State) -> dict[str, object]:
-    """What decides the reference's answers, beside what it is asked."""
-    machine = state.machine
-    return {
-        "checkpoint": state.matrix.digest,
-        "engine": state.engine_json,
-        "arguments": state.settings.arguments,
-        "environment": answer_deciding(state.settings.environment),
-        "cpu": machine.cpu,
-        "cores": machine.cores,
-        "processor": processor(),
-        "gpus": [gpu.name for gpu in machine.gpus],
-        "versions": machine.versions,
-    }
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 A *block* is one load on one server. Around it the caches are emptied, the server's own counters are
 read, and the machine is watched; what of that contradicts the client's times is a *doubt*, and a
-block with doubts is invalid, not slow. Prompts of the warm-up are not among the measured ones, and
-no two blocks share a beginning. Requests that fail are kept: as misses. Raw samples are written as
+block with doubts is invalid, not slow; one that the machine disturbed is measured again before that
+(`suites/patience.py`). Prompts of the warm-up are not among the measured ones, and no two blocks
+share a beginning. Requests that fail are kept: as misses. Raw samples are written as
 they come, so that what was measured outlives whatever ends the run.
 """
 
@@ -13,8 +14,9 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Final, TypeAlias
@@ -36,20 +38,19 @@ from fixtures.load.metrics import (
 from fixtures.load.probe import probe
 from fixtures.load.probe_load import asked_of
 from fixtures.load.prompts import Prompt
-from fixtures.load.streams import Load, Stream
-from fixtures.serving.conditions import Limits
+from fixtures.load.streams import Load
 from fixtures.serving.observing import observe
 from fixtures.serving.server import Server
 from reports.record import write_atomically
 from suites.corpus import Document
 from suites.pace import Pace, Say
+from suites.patience import Patience
 
 SHORT: Final = 400  # characters of a document that makes a prompt
 WARMUPS: Final = 2
 REQUEST_S: Final = 300.0
 
-Ask: TypeAlias = Callable[[Prompt], Stream]
-Rounds: TypeAlias = Callable[[Ask, Sequence[Prompt]], list[Stream]]
+Send: TypeAlias = Callable[[Sequence[Prompt], str], Load]  # by that label
 Blocks: TypeAlias = dict[str, "Block"]
 
 
@@ -71,11 +72,6 @@ class Block:
         return "; ".join(filter(None, (*self.disagreements, self.disturbed))) or None
 
 
-def one_by_one(ask: Ask, measured: Sequence[Prompt]) -> list[Stream]:
-    """Ask each prompt in turn."""
-    return [ask(prompt) for prompt in measured]
-
-
 @dataclass(frozen=True, slots=True)
 class Gauge:
     """Takes blocks on whatever server it is given. `raw` is the folder for samples."""
@@ -85,30 +81,33 @@ class Gauge:
     raw: Path
     say: Say | None
     margins: Margins
-    limits: Limits
+    patience: Patience
 
     def latency(
-        self, server: Server, budget: LatencyBudget, tag: str, rounds: Rounds = one_by_one
+        self, server: Server, budget: LatencyBudget, tag: str
     ) -> Iterator[tuple[str, Block]]:
         """One request at a time, streamed, block by block: `text`, then `image` where the model
-        sees. `rounds` is who calls for the texts, so that pytest-benchmark can."""
+        sees."""
         with probe(server) as one:
 
-            def ask(prompt: Prompt) -> Stream:
-                until_s = monotonic() + REQUEST_S
-                return one.stream(
-                    asked_of(prompt), max_tokens=budget.output_tokens, until_s=until_s
+            def send(asked: Sequence[Prompt], _label: str) -> Load:
+                streams = tuple(
+                    one.stream(
+                        asked_of(prompt),
+                        max_tokens=budget.output_tokens,
+                        until_s=monotonic() + REQUEST_S,
+                    )
+                    for prompt in asked
                 )
+                return Load(streams, streams[-1].ended_s - streams[0].sent_s)
 
             kinds = {"text": (budget.requests, False), "image": (budget.image_requests, True)}
-            for kind, (count, pictures) in kinds.items():
-                asked = prompts(self.documents, count + WARMUPS, f"{tag}-{kind[0]}", pictures)
-                if not count or not asked:
+            for kind, (requests, pictures) in kinds.items():
+                asking = Asking(self._fit(pictures), f"{tag}-{kind[0]}", WARMUPS, requests)
+                if not requests or not asking.documents:
                     continue
-                one_by_one(ask, asked[:WARMUPS])
-                how = rounds if kind == "text" else one_by_one
-                send = partial(_in_turn, how, ask, asked[WARMUPS:])
-                yield kind, self._block(server, f"{tag}-{kind}", "probe", send)
+                send(asking.warmup(), kind)
+                yield kind, self._block(server, f"{tag}-{kind}", "probe", send, asking)
 
     def throughput(
         self, server: Server, budget: ThroughputBudget, tag: str
@@ -116,8 +115,8 @@ class Gauge:
         """Block by block: closed loops, arrivals at a share of the best one's rate, pictures."""
         run = partial(self._loaded, server, budget, tag)
         rates = []
-        for clients, count in sorted(budget.closed.items()):
-            block = run(f"closed{clients}", count, Arrivals(clients=clients))
+        for clients, requests in sorted(budget.closed.items()):
+            block = run(f"closed{clients}", requests, Arrivals(clients=clients))
             rates.append(block.load.requests_per_s)
             yield f"closed{clients}", block
         capacity = max((rate for rate in rates if rate is not None), default=None)
@@ -137,50 +136,98 @@ class Gauge:
         budget: ThroughputBudget,
         tag: str,
         name: str,
-        count: int,
+        requests: int,
         arrivals: Arrivals,
         *,
         pictures: bool = False,
     ) -> Block:
         """A block of load after one like it, of as many requests as are ever under way."""
-        warm = min(count, arrivals.clients or WARMUPS)
-        asked = prompts(self.documents, warm + count, f"{tag}-{name}", pictures)
-        send = partial(
+        warm = min(requests, arrivals.clients or WARMUPS)
+        asking = Asking(self._fit(pictures), f"{tag}-{name}", warm, requests)
+        run = partial(
             self.instrument.run,
             server,
             arrivals=arrivals,
             output_tokens=budget.output_tokens,
             deadline_s=budget.deadline_s,
         )
-        if not asked:
+        if not asking.documents:
             return Block(Load((), 0.0), self.instrument.name)
-        send(asked[:warm])
-        pace = Pace(f"loading {server.model} ({name})", self.say)
-        label = f"{tag}-{name}"
-        measured = partial(send, asked[warm:], progress=pace, label=label)
-        return self._block(server, label, self.instrument.name, measured)
+        run(asking.warmup())
+
+        def send(asked: Sequence[Prompt], label: str) -> Load:
+            pace = Pace(f"loading {server.model} ({name})", self.say)
+            return run(asked, progress=pace, label=label)
+
+        return self._block(server, f"{tag}-{name}", self.instrument.name, send, asking)
 
     def _block(
-        self, server: Server, label: str, instrument: str, send: Callable[[], Load]
+        self, server: Server, label: str, instrument: str, send: Send, asking: Asking
     ) -> Block:
+        """The first look that nothing disturbed; with failed requests the first one, since those
+        are the server's, whatever the machine did."""
+        before: list[str] = []
+        for look in count():
+            began_s = monotonic()
+            name = f"{label}.again{look}" if look else label
+            block = self._look(server, name, instrument, partial(send, asking.measured(look), name))
+            if block.disturbed is None or block.load.failures:
+                break
+            took_s = monotonic() - began_s
+            what = f"{server.model} ({label})"
+            if not self.patience.again(what, block.disturbed, look + 1, took_s):
+                break
+            before.append(block.disturbed)
+        if not before:
+            return block
+        again = f"measured {len(before) + 1} times, since the machine disturbed it: {before[-1]}"
+        return replace(block, notes=(*block.notes, again))
+
+    def _look(self, server: Server, label: str, instrument: str, send: Callable[[], Load]) -> Block:
         full = tuple(f"not emptied: {refused}" for refused in reset_caches(server))
-        with observe(limits=self.limits) as observed:
+        with observe(limits=self.patience.limits) as observed:
             load, told, untold = _counted(server, send)
         differ = () if told is None else tuple(disagreements(told, load, self.margins))
         block = Block(load, instrument, told, untold, differ, observed.verdict(), full)
         _write(self.raw / server.model / f"{label}.json", block, observed.to_json())
         return block
 
+    def _fit(self, pictures: bool) -> tuple[Document, ...]:
+        """What makes a prompt: short ones, so that prompts are alike; the beginnings of long ones
+        where there are no others. A model that cannot see is asked about no pictures."""
+        fit = [one for one in self.documents if (one.image is not None) is pictures]
+        return tuple([one for one in fit if len(one.text) < SHORT] or fit)
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Prompts of one block, no two blocks sharing a beginning, nor two prompts a picture: one seen
+    before would be answered from a cache. Tags of one length make prompts of one length."""
+
+    documents: tuple[Document, ...]
+    tag: str
+    warm: int
+    requests: int
+
+    def warmup(self) -> list[Prompt]:
+        """What is asked first, and not measured."""
+        return [self._prompt(place, place) for place in range(self.warm)]
+
+    def measured(self, look: int) -> list[Prompt]:
+        """Of the same documents at each look, and each prompt a new one."""
+        places = range(self.warm, self.warm + self.requests)
+        return [self._prompt(place, place + look * self.requests) for place in places]
+
+    def _prompt(self, place: int, number: int) -> Prompt:
+        one = self.documents[place % len(self.documents)]
+        picture = one.image and marked(one.image, f"{self.tag}{number}")
+        return Prompt(f"{self.tag}{number:04d} {one.text[:SHORT]}", picture)
+
 
 def best(blocks: Blocks) -> Block:
     """The closed loop with the highest output rate."""
     closed = [block for name, block in blocks.items() if name.startswith("closed")]
     return max(closed, key=lambda block: block.load.output_tokens_per_s or 0.0)
-
-
-def _in_turn(how: Rounds, ask: Ask, asked: Sequence[Prompt]) -> Load:
-    streams = how(ask, asked)
-    return Load(tuple(streams), streams[-1].ended_s - streams[0].sent_s)
 
 
 def _counted(server: Server, send: Callable[[], Load]) -> tuple[Load, Told | None, str | None]:
@@ -198,28 +245,6 @@ def _counted(server: Server, send: Callable[[], Load]) -> tuple[Load, Told | Non
 
 def _write(path: Path, block: Block, machine: dict[str, object]) -> None:
     write_atomically(path, json.dumps({**asdict(block), "machine": machine}) + "\n")
-
-
-def prompts(
-    documents: Sequence[Document], count: int, tag: str, pictures: bool = False
-) -> list[Prompt]:
-    """`count` prompts, no two blocks sharing a beginning, nor two prompts a picture.
-
-    One seen before would be answered from a cache. Tags of one length make prompts of one length.
-    Empty where no document fits: a model that cannot see is asked about no pictures.
-    """
-    fit = [one for one in documents if (one.image is not None) is pictures]
-    # Short ones, so that prompts are alike; the beginnings of long ones where there are no others.
-    fit = [one for one in fit if len(one.text) < SHORT] or fit
-    if not fit:
-        return []
-    chosen = ((index, fit[index % len(fit)]) for index in range(count))
-    return [
-        Prompt(
-            f"{tag}{index:04d} {one.text[:SHORT]}", one.image and marked(one.image, f"{tag}{index}")
-        )
-        for index, one in chosen
-    ]
 
 
 def marked(png: bytes, mark: str) -> bytes:

@@ -50,32 +50,42 @@ def test_throughput(
     block = best(blocks)
     claim = "throughput/output_tokens_per_s"
     _expect_rate(rows, claim, block, budget.output_tokens_per_s, what=BEST)
-    rate = block.load.output_tokens_per_s
-    if rate is not None and cell.ranks == 1:
-        baseline.one_rank[cell.variant] = rate
-    base = best(baseline.throughput).load.output_tokens_per_s if baseline.throughput else None
+    base = best(baseline.throughput) if baseline.throughput else None
+    if block.load.output_tokens_per_s is not None and cell.ranks == 1:
+        baseline.one_rank[cell.variant] = block
     own = cell.variant if cell.variant in baseline.one_rank else "original"
     alone = baseline.one_rank.get(own, base)
     limits = {
         "output_tokens_ratio": (
-            None if rate is None or base is None else rate / base,
+            base,
+            1,
             budget.output_tokens_ratio,
             f"{BEST} over original-tp1's in this run",
         ),
         "scaling_efficiency": (
-            None if rate is None or alone is None else rate / alone / cell.ranks,
+            alone,
+            cell.ranks,
             budget.scaling_efficiency,
             f"{BEST} over {own}-tp1's in this run, over the ranks",
         ),
     }
-    for claim, (value, floors, what) in limits.items():
+    for claim, (over, ranks, floors, what) in limits.items():
         limit = floors.get(cell.ranks)
-        if value is None and limit is not None:
+        value = _ratio(block, over)
+        if value is not None:
+            expect_floor(rows, f"throughput/{claim}", block, value / ranks, limit, unit="1",
+                         what=what, base=over)  # fmt: skip
+        elif limit is not None:
             reason = "one of the two was not measured: there is no ratio"
             rows.add(f"throughput/{claim}", "failed", reason=reason)
-        elif value is not None:
-            expect_floor(rows, f"throughput/{claim}", block, value, limit, unit="1", what=what)
     rows.settle()
+
+
+def _ratio(block: Block, over: Block | None) -> float | None:
+    """Of two output rates, where there are both."""
+    rate = block.load.output_tokens_per_s
+    base = None if over is None else over.load.output_tokens_per_s
+    return None if rate is None or base is None else rate / base
 
 
 def _expect_rate(

@@ -6,13 +6,13 @@ one of its times and rates, whatever they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from fixtures.budgets import METRICS, Metric, TimeBudgets, quantile
 from fixtures.load.metrics import means
-from fixtures.load.streams import KINDS, Load, Stream, failures_by_kind
+from fixtures.load.streams import KINDS, TAKE, Load, failures_by_kind
 from fixtures.running import cause_in
 from reports.percentiles import judge, percentile
 from reports.record import Outcome
@@ -30,11 +30,6 @@ BENCH_TTFT: Final = "send to the first message with choices; s; v1"
 OUTPUT_RATE: Final = "completion tokens of answered requests over the loop's wall time; token/s; v2"
 REQUEST_RATE: Final = "answered requests over the loop's wall time; 1/s; v1"
 AGAIN: Final = "Times of this block say nothing about the engine: measure again"
-TAKE: Final[Mapping[Metric, Callable[[Stream], float | None]]] = {
-    "ttft": lambda stream: stream.ttft_s,
-    "tpot": lambda stream: stream.tpot_s,
-    "e2e": lambda stream: stream.e2e_s,
-}
 
 
 def samples(load: Load, metric: Metric) -> list[float]:
@@ -76,14 +71,14 @@ def _expect_percentile(
         rows.add(claim, "not_run", reason="no request was answered, so there is no time")
         return
     q = quantile(name)
-    found = percentile(values, failed, q, confidence)
+    judged = None if limit is None else judge(values, failed, limit, q, confidence)
+    found = percentile(values, failed, q, confidence) if judged is None else judged.percentile
     outcome: Outcome = "passed"
     reason: str = RECORDED
     advice = ""
     if found.value is None:
         reason = f"{name} is among the {failed} of {found.n} requests that failed"
-    if limit is not None:
-        judged = judge(values, failed, limit, q, confidence)
+    if judged is not None:
         outcome, reason = judged.verdict, judged.told
         if outcome == "failed":
             advice = "Slower than the budget in deployments.toml"
@@ -108,19 +103,21 @@ def _expect_percentile(
 def expect_ratio(
     rows: Rows,
     claim: str,
+    metric: Metric,
     block: Block,
-    values: Sequence[float],
-    base: Sequence[float],
+    base: Block | None,
     limit: float | None,
     *,
     what: str,
 ) -> None:
-    """A median over another of the same run."""
-    if not values or not base:
+    """A median over that of another block of the same run."""
+    values = samples(block.load, metric)
+    over = [] if base is None else samples(base.load, metric)
+    if not values or not over:
         if limit is not None:
             rows.add(claim, "failed", reason="one of the two was not measured: there is no ratio")
         return
-    found = ratio_interval(values, base)
+    found = ratio_interval(values, over)
     outcome: Outcome = "passed" if limit is None else verdict_upper(found, limit)
     reason: str | None = RECORDED if limit is None else None
     advice = ""
@@ -128,10 +125,16 @@ def expect_ratio(
         advice = "Slower than the ratio in deployments.toml allows"
     elif outcome == "inconclusive":
         advice = "The interval straddles the budget: more requests would decide"
-    if block.doubt:
-        outcome, reason, advice = "invalid", block.doubt, AGAIN
-    _add(rows, claim, outcome, found, limit, unit="1", better="lower", definition=what,
-         reason=reason, advice=advice)  # fmt: skip
+    if doubt := doubted(block, base):
+        outcome, reason, advice = "invalid", doubt, AGAIN
+    _add(rows, claim, outcome, found, limit, unit="1", better="lower",
+         definition=f"{DEFINITIONS[metric]}; {what}", reason=reason, advice=advice)  # fmt: skip
+
+
+def doubted(block: Block, base: Block | None) -> str | None:
+    """The doubts of a block and of what it is over: a ratio is as good as the worse of the two."""
+    over = None if base is None or base.doubt is None else f"what it is over: {base.doubt}"
+    return "; ".join(filter(None, (block.doubt, over))) or None
 
 
 def expect_floor(
@@ -143,9 +146,10 @@ def expect_floor(
     *,
     unit: str,
     what: str,
+    base: Block | None = None,
 ) -> None:
-    """A rate against its floor. One loop is one sample: it has no interval, and is judged as it
-    stands; `--repeats` gives it one."""
+    """A rate against its floor, or its ratio to that of `base`. One loop is one sample: it has no
+    interval, and is judged as it stands; `--repeats` gives it one."""
     if value is None:
         silent = "no request was answered, so there is no rate"
         rows.add(claim, "not_run" if limit is None else "failed", reason=silent)
@@ -153,8 +157,8 @@ def expect_floor(
     outcome: Outcome = "passed" if limit is None or value >= limit else "failed"
     reason: str | None = RECORDED if limit is None else None
     advice = "Below the floor in deployments.toml" if outcome == "failed" else ""
-    if block.doubt:
-        outcome, reason, advice = "invalid", block.doubt, AGAIN
+    if doubt := doubted(block, base):
+        outcome, reason, advice = "invalid", doubt, AGAIN
     _add(rows, claim, outcome, Interval(value, None, None, 1), limit, unit=unit, better="higher",
          definition=f"{what}; {block.instrument}", reason=reason, advice=advice)  # fmt: skip
 
@@ -178,7 +182,7 @@ def expect_agreement(rows: Rows, claim: str, block: Block) -> None:
     """Client and server tell the same block; where not, its times are invalid, and so is this."""
     if block.told is None:
         reason = f"no second opinion on these times: {block.untold}"
-        rows.add(claim, "not_run", reason=reason)
+        rows.add(claim, "not_run", reason="; ".join([reason, *block.notes]))
         return
     if block.load.failures:
         reason = "requests failed: which of them the server counts is its own business"

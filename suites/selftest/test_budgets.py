@@ -69,6 +69,18 @@ def test_a_cell_has_the_last_word_and_changes_only_what_it_names(tmp_path: Path)
             ("[deployments.miniature.latency]", "confidence = 0.4"),
             "deployments.miniature.latency.confidence is 0.4",
         ),
+        (
+            ("[deployments.miniature.latency]", "confidence = 0.5"),  # passing and failing overlap
+            "deployments.miniature.latency.confidence is 0.5",
+        ),
+        (
+            ("[platforms.cuda.machine]", "again_s = -1.0"),
+            "platforms.cuda.machine.again_s is -1",
+        ),
+        (
+            ("[platforms.cuda.machine]", "foreign_cores = 0.0"),
+            "platforms.cuda.machine: foreign_cores is 0: expected more",
+        ),
     ],
 )
 def test_a_mistake_in_a_budget_is_named_with_its_place(

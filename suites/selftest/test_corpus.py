@@ -17,7 +17,7 @@ from fixtures.tokenizer import tokenizer_files
 from suites.corpus import FOLDER, STRATA, Document, read_corpus
 from suites.corpus.compose import FILE, text
 from suites.corpus.draw import pictures
-from suites.measure import prompts
+from suites.measure import Asking
 
 # Edited on purpose: put the new digest here, and say in CHANGELOG.md that figures moved.
 DIGESTS = {
@@ -146,6 +146,13 @@ def test_the_platform_decides_the_size() -> None:
 def test_measured_prompts_are_distinct_and_none_warmed_the_server_up(size: str) -> None:
     documents = read_corpus(size).documents
     for seen in (False, True):
-        first, other = (prompts(documents, 102, tag, seen) for tag in ("cell-l", "base-l"))
-        assert len({one.text for one in (*first, *other)}) == 204
-        assert len({one.image for one in (*first, *other)}) == (204 if seen else 1)
+        fit = tuple(one for one in documents if (one.image is not None) is seen)
+        blocks = [Asking(fit, tag, warm=2, requests=100) for tag in ("cell-l", "base-l")]
+        asked = [
+            one for block in blocks for look in range(3) for one in (*block.measured(look),)
+        ] + [one for block in blocks for one in block.warmup()]
+        assert len({one.text for one in asked}) == 604
+        assert len({one.image for one in asked}) == (604 if seen else 1)
+        first, again = (blocks[0].measured(look) for look in (0, 1))
+        tag = len("cell-l0000")
+        assert [one.text[tag:] for one in first] == [one.text[tag:] for one in again]

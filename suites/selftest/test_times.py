@@ -9,7 +9,7 @@ from fixtures.load.streams import Kind, Load, Stream
 from suites.expect import Rows
 from suites.measure import Block
 from suites.selftest.test_expect import Recorder
-from suites.times import expect_floor, expect_ratio, expect_times, samples
+from suites.times import expect_floor, expect_ratio, expect_times
 
 
 def answered(ttft_s: float, sent_s: float = 0.0) -> Stream:
@@ -88,10 +88,21 @@ def test_a_request_that_is_sent_late_has_waited_since_it_was_due() -> None:
 def test_a_ratio_is_judged_by_its_interval(factor: float, outcome: str) -> None:
     record = Recorder()
     one = block(*(answered(factor * (0.1 + 0.001 * step)) for step in range(12)))
-    base = samples(block(*(answered(0.1 + 0.001 * step) for step in range(12))).load, "ttft")
-    rows = Rows(record, "padded-tp2")
-    expect_ratio(rows, "latency/x", one, samples(one.load, "ttft"), base, 3.0, what="x")
+    base = block(*(answered(0.1 + 0.001 * step) for step in range(12)))
+    expect_ratio(Rows(record, "padded-tp2"), "latency/x", "ttft", one, base, 3.0, what="x")
     assert record.outcomes() == {"latency/x": outcome}
+
+
+@pytest.mark.parametrize("doubtful", ["block", "base"])
+def test_a_ratio_is_as_doubtful_as_either_of_its_blocks(doubtful: str) -> None:
+    record = Recorder()
+    rows = Rows(record, "padded-tp2")
+    quiet, noisy = block(*(FAST,) * 12), block(*(FAST,) * 12, disturbed="a compiler")
+    one, base = (noisy, quiet) if doubtful == "block" else (quiet, noisy)
+    expect_ratio(rows, "latency/x", "ttft", one, base, 3.0, what="x")
+    expect_floor(rows, "throughput/x", one, 1.0, 0.5, unit="1", what="x", base=base)
+    assert set(record.outcomes().values()) == {"invalid"}
+    assert all("a compiler" in str(row.reason) for row in record.rows)
 
 
 @pytest.mark.parametrize(
