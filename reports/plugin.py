@@ -27,15 +27,6 @@ from _pytest.terminal import TerminalReporter
 
 from reports.html import markdown_summary, render
 from reports.interruption import Interruption
-from reports.matrix import (
-    interval_text,
-    judged_cells,
-    limit_text,
-    number_text,
-    observed_text,
-    sentence,
-    text_matrix,
-)
 from reports.partial import Claim, Partial, came_so_far, partial
 from reports.record import (
     SCHEMA_VERSION,
@@ -53,6 +44,7 @@ from reports.record import (
     write_atomically,
     write_report,
 )
+from reports.terminal import summary
 
 REASON_LINES, REASON_CHARACTERS = 3, 600
 # A row that already says that the claim does not hold; a failing test needs no second one.
@@ -197,7 +189,7 @@ class Reporter:
             return
         terminalreporter.section("shardproof")
         if self._run is not None:
-            for line in _summary(self._run):
+            for line in summary(self._run):
                 terminalreporter.write_line(line)
             terminalreporter.write_line(f"report: {self._directory / 'report.html'}")
         for notice in self._notices:
@@ -402,24 +394,6 @@ def _subject(properties: list[tuple[str, object]]) -> dict[str, str] | None:
         if key == "shardproof_subject" and isinstance(content, dict):
             return {"cell": content["cell"], "claim": content["claim"]}
     return None
-
-
-def _summary(run: Run) -> list[str]:
-    so_far = partial(run)
-    lines = [*text_matrix(run), "", sentence(run), *(so_far.lines if so_far else ())]
-    for cell in judged_cells(run):
-        for row in cell.failed_rows:
-            lines += ["", f"FAILED {row.cell} {row.claim}"]
-            if row.value is not None:
-                n = "" if row.n is None else f", n = {number_text(row.n)}"
-                lines.append(f"  observed  {observed_text(row)}  ({interval_text(row)}{n})")
-            if row.limit is not None:
-                lines.append(f"  limit     {limit_text(row)}")
-            if row.reason:
-                lines.append(f"  reason    {row.reason}")
-        if cell.status == "failed" and not cell.failed_rows:
-            lines += ["", f"FAILED {cell.name}", f"  reason    {cell.reason}"]
-    return [*lines, ""]
 
 
 def _now() -> str:
