@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -31,6 +32,7 @@ from fixtures.load.metrics import (
     Told,
     between,
     disagreements,
+    miscounts,
     read_metrics,
     reset_caches,
     settled,
@@ -39,7 +41,7 @@ from fixtures.load.probe import probe
 from fixtures.load.probe_load import asked_of
 from fixtures.load.prompts import Prompt
 from fixtures.load.streams import Load
-from fixtures.serving.observing import observe
+from fixtures.serving.observing import Observation, observe
 from fixtures.serving.server import Server
 from reports.record import write_atomically
 from suites.corpus import Document
@@ -50,7 +52,7 @@ SHORT: Final = 400  # characters of a document that makes a prompt
 WARMUPS: Final = 2
 REQUEST_S: Final = 300.0
 
-Send: TypeAlias = Callable[[Sequence[Prompt], str], Load]  # by that label
+Send: TypeAlias = Callable[[Sequence[Prompt]], Load]
 Blocks: TypeAlias = dict[str, "Block"]
 
 
@@ -64,12 +66,23 @@ class Block:
     untold: str | None = None
     disagreements: tuple[str, ...] = ()  # between the two
     disturbed: str | None = None  # by what else the machine did
+    before: tuple[str, ...] = ()  # what disturbed earlier looks, which do not count
     notes: tuple[str, ...] = ()  # such as: which caches could not be emptied
 
     @property
     def doubt(self) -> str | None:
         """All doubts in words."""
         return "; ".join(filter(None, (*self.disagreements, self.disturbed))) or None
+
+    @property
+    def again(self) -> str | None:
+        """That it was measured again, and why."""
+        if not self.before:
+            return None
+        return (
+            f"measured {len(self.before) + 1} times, since the machine disturbed it: "
+            f"{self.before[-1]}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +103,7 @@ class Gauge:
         sees."""
         with probe(server) as one:
 
-            def send(asked: Sequence[Prompt], _label: str) -> Load:
+            def send(asked: Sequence[Prompt]) -> Load:
                 streams = tuple(
                     one.stream(
                         asked_of(prompt),
@@ -106,7 +119,7 @@ class Gauge:
                 asking = Asking(self._fit(pictures), f"{tag}-{kind[0]}", WARMUPS, requests)
                 if not requests or not asking.documents:
                     continue
-                send(asking.warmup(), kind)
+                send(asking.warmup())
                 yield kind, self._block(server, f"{tag}-{kind}", "probe", send, asking)
 
     def throughput(
@@ -155,42 +168,48 @@ class Gauge:
             return Block(Load((), 0.0), self.instrument.name)
         run(asking.warmup())
 
-        def send(asked: Sequence[Prompt], label: str) -> Load:
+        label = f"{tag}-{name}"
+
+        def send(asked: Sequence[Prompt]) -> Load:
             pace = Pace(f"loading {server.model} ({name})", self.say)
             return run(asked, progress=pace, label=label)
 
-        return self._block(server, f"{tag}-{name}", self.instrument.name, send, asking)
+        return self._block(server, label, self.instrument.name, send, asking)
 
     def _block(
         self, server: Server, label: str, instrument: str, send: Send, asking: Asking
     ) -> Block:
-        """The first look that nothing disturbed; with failed requests the first one, since those
-        are the server's, whatever the machine did."""
-        before: list[str] = []
+        """The first look that nobody disturbed. One with failed requests, or other counts than the
+        server's, is the last: those are no noise, whatever the machine did."""
+        path = self.raw / server.model / f"{label}.json"
+        before: tuple[str, ...] = ()
         for look in count():
             began_s = monotonic()
-            name = f"{label}.again{look}" if look else label
-            block = self._look(server, name, instrument, partial(send, asking.measured(look), name))
-            if block.disturbed is None or block.load.failures:
+            block, observed = self._look(server, instrument, partial(send, asking.measured(look)))
+            block = replace(block, before=before)
+            _write(path, block, observed.to_json())
+            final = block.load.failures or (block.told and miscounts(block.told, block.load))
+            if block.disturbed is None or final or not observed.may_pass():
                 break
             took_s = monotonic() - began_s
             what = f"{server.model} ({label})"
             if not self.patience.again(what, block.disturbed, look + 1, took_s):
                 break
-            before.append(block.disturbed)
-        if not before:
-            return block
-        again = f"measured {len(before) + 1} times, since the machine disturbed it: {before[-1]}"
-        return replace(block, notes=(*block.notes, again))
+            before = (*before, block.disturbed)
+            path.rename(path.with_suffix(f".disturbed{len(before)}.json"))
+        return block
 
-    def _look(self, server: Server, label: str, instrument: str, send: Callable[[], Load]) -> Block:
+    def _look(
+        self, server: Server, instrument: str, send: Callable[[], Load]
+    ) -> tuple[Block, Observation]:
         full = tuple(f"not emptied: {refused}" for refused in reset_caches(server))
         with observe(limits=self.patience.limits) as observed:
             load, told, untold = _counted(server, send)
-        differ = () if told is None else tuple(disagreements(told, load, self.margins))
-        block = Block(load, instrument, told, untold, differ, observed.verdict(), full)
-        _write(self.raw / server.model / f"{label}.json", block, observed.to_json())
-        return block
+        margins = self.margins.with_ranks(server.ranks, len(os.sched_getaffinity(0)))
+        differ = () if told is None else tuple(disagreements(told, load, margins))
+        disturbed = observed.verdict()
+        block = Block(load, instrument, told, untold, differ, disturbed, notes=full)
+        return block, observed
 
     def _fit(self, pictures: bool) -> tuple[Document, ...]:
         """What makes a prompt: short ones, so that prompts are alike; the beginnings of long ones

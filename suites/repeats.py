@@ -43,6 +43,7 @@ class Repeated:
     reference: str
     figures: dict[str, dict[Figure, list[float | None]]] = field(default_factory=dict)
     doubts: dict[str, list[str]] = field(default_factory=dict)
+    again: dict[str, int] = field(default_factory=dict)  # blocks measured again
 
     def judged(self, margins: Mapping[Figure, float]) -> dict[tuple[str, Figure], Compared]:
         """Every comparison there is, by cell and figure; one family: among many, some stray."""
@@ -90,8 +91,10 @@ def repeat(
             figures = found.figures.setdefault(cell.id, {})
             for figure, value in summary(latency, load).items():
                 figures.setdefault(figure, []).append(value)
-            doubts = [block.doubt for block in (*latency.values(), *load.values()) if block.doubt]
-            found.doubts.setdefault(cell.id, []).extend(doubts)
+            blocks = (*latency.values(), *load.values())
+            found.doubts.setdefault(cell.id, []).extend(b.doubt for b in blocks if b.doubt)
+            again = sum(block.again is not None for block in blocks)
+            found.again[cell.id] = found.again.get(cell.id, 0) + again
     return found
 
 

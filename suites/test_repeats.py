@@ -58,6 +58,8 @@ def test_repeats(
         reason = f"{told[cell.id, figure].verdict}: {told[cell.id, figure].told}" + (
             "" if limit else f"; {RECORDED}"
         )
+        if again := sum(repeated.again.get(one, 0) for one in (cell.id, repeated.reference)):
+            reason += f"; blocks measured again, since the machine disturbed them: {again}"
         advice = "Beyond the ratio in deployments.toml" if outcome == "failed" else ""
         if doubts := repeated.doubts.get(cell.id, []) + repeated.doubts.get(repeated.reference, []):
             outcome, reason, advice = "invalid", doubts[0], AGAIN

@@ -125,6 +125,7 @@ def expect_ratio(
         advice = "Slower than the ratio in deployments.toml allows"
     elif outcome == "inconclusive":
         advice = "The interval straddles the budget: more requests would decide"
+    reason = _over(reason, base)
     if doubt := doubted(block, base):
         outcome, reason, advice = "invalid", doubt, AGAIN
     _add(rows, claim, outcome, found, limit, unit="1", better="lower",
@@ -135,6 +136,12 @@ def doubted(block: Block, base: Block | None) -> str | None:
     """The doubts of a block and of what it is over: a ratio is as good as the worse of the two."""
     over = None if base is None or base.doubt is None else f"what it is over: {base.doubt}"
     return "; ".join(filter(None, (block.doubt, over))) or None
+
+
+def _over(reason: str | None, base: Block | None) -> str | None:
+    """What there is to say, and whether the block that a ratio is over was measured again."""
+    again = None if base is None or base.again is None else f"what it is over was {base.again}"
+    return "; ".join(filter(None, (reason, again))) or None
 
 
 def expect_floor(
@@ -157,6 +164,7 @@ def expect_floor(
     outcome: Outcome = "passed" if limit is None or value >= limit else "failed"
     reason: str | None = RECORDED if limit is None else None
     advice = "Below the floor in deployments.toml" if outcome == "failed" else ""
+    reason = _over(reason, base)
     if doubt := doubted(block, base):
         outcome, reason, advice = "invalid", doubt, AGAIN
     _add(rows, claim, outcome, Interval(value, None, None, 1), limit, unit=unit, better="higher",
@@ -182,11 +190,11 @@ def expect_agreement(rows: Rows, claim: str, block: Block) -> None:
     """Client and server tell the same block; where not, its times are invalid, and so is this."""
     if block.told is None:
         reason = f"no second opinion on these times: {block.untold}"
-        rows.add(claim, "not_run", reason="; ".join([reason, *block.notes]))
+        rows.add(claim, "not_run", reason=_noted(reason, block))
         return
     if block.load.failures:
         reason = "requests failed: which of them the server counts is its own business"
-        rows.add(claim, "not_run", reason=reason)
+        rows.add(claim, "not_run", reason=_noted(reason, block))
         return
     found = means(block.told, block.load)
     said = [
@@ -201,10 +209,14 @@ def expect_agreement(rows: Rows, claim: str, block: Block) -> None:
         unit="s",
         n=len(block.load.answered),
         better="lower",
-        reason="; ".join([*(block.disagreements or said), *block.notes]),
+        reason=_noted("; ".join(block.disagreements or said), block),
         advice=AGAIN if block.disagreements else "",
         definition="mean TTFT by the client less by the server's own histogram; s; v1",
     )
+
+
+def _noted(reason: str, block: Block) -> str:
+    return "; ".join([reason, *block.notes, *([block.again] if block.again else [])])
 
 
 def expect_answered(rows: Rows, claim: str, load: Load, log: Path) -> None:

@@ -91,6 +91,7 @@ def serving(url: str, model: str, directory: Path | None = None) -> Server:
         pid=os.getpid(),
         argv=() if directory is None else ("--model", str(directory)),
         started_ticks=0,
+        ranks=1,
     )
 
 

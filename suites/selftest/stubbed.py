@@ -124,6 +124,7 @@ def unproven_stub(wanted: Launch) -> Iterator[Server]:
             pid=watched.process.pid,
             argv=argv,
             started_ticks=watched.process.started_ticks,
+            ranks=wanted.tp * wanted.pp,
         )
     finally:
         watched.stop()

@@ -40,6 +40,7 @@ def a_server(*argv: str) -> Server:
         pid=os.getpid(),
         argv=argv or ("vllm", "--model", "/models/miniature"),
         started_ticks=0,
+        ranks=1,
     )
 
 
@@ -183,18 +184,18 @@ def test_a_lost_block_is_all_misses_and_the_next_one_has_another_process(
 def test_a_process_that_says_nothing_after_its_deadline_is_given_up(
     make: Make, tmp_path: Path
 ) -> None:
-    bench = make("hangs,honest", grace_s=0.3)
+    bench = make("hangs,honest", grace_s=2.0)
     began_s = time.monotonic()
     load = run(bench)
-    missed_with(load, "says nothing 0.3 s after the deadline", tmp_path / "bench.log")
+    missed_with(load, "says nothing 2 s after the deadline", tmp_path / "bench.log")
     assert 0.4 <= load.wall_s <= time.monotonic() - began_s < LONG_S
     assert gone(pids(tmp_path)[0])
     assert not run(bench).failures
 
 
 def test_a_process_that_stops_inside_a_message_is_given_up(make: Make, tmp_path: Path) -> None:
-    bench = make("stops-inside-a-message,honest", grace_s=1.5)
-    missed_with(run(bench), "stops for 1.5 s inside a message", tmp_path / "bench.log")
+    bench = make("stops-inside-a-message,honest", grace_s=3.0)
+    missed_with(run(bench), "stops for 3 s inside a message", tmp_path / "bench.log")
     assert gone(pids(tmp_path)[0])
     assert not run(bench).failures
 
@@ -236,7 +237,7 @@ def test_nothing_outlives_the_instrument(make: Make, tmp_path: Path) -> None:
 
 
 def test_what_the_process_has_started_ends_with_it(make: Make, tmp_path: Path) -> None:
-    assert run(make("has-a-child", grace_s=1.5)).failures
+    assert run(make("has-a-child", grace_s=3.0)).failures
     own, child = pids(tmp_path)
     assert gone(own)
     assert gone(child)

@@ -35,7 +35,7 @@ def served(tmp_path: Path, *said: str, alive: bool = False) -> Running:
     stat = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     server = Server(
         url="", model="", log=log, ready_after_s=1.0, pid=int(own), argv=(),
-        started_ticks=int(stat[19]),
+        started_ticks=int(stat[19]), ranks=1,
     )  # fmt: skip
     return Running(cast("Cell", None), server, model=tmp_path, audits=tmp_path, log=log)
 

@@ -16,6 +16,7 @@ from fixtures.serving.conditions import (
     Limits,
     Process,
     Spender,
+    may_pass,
     use_of_cpu,
     use_of_gpus,
     why_invalid,
@@ -78,6 +79,8 @@ CPU = [
     ({"steal_share": 0.08}, "the hypervisor gave 8.0% of the CPU time wanted here to others"),
     ({"quota_share": 0.3}, "the cgroup's CPU quota stopped this run for 3.0 of 10.0 s"),
     ({"swap_bytes_per_s": 5.0 * MIB}, "the machine swapped 5.0 MiB/s"),
+    ({"clock_step_s": -0.001}, None),
+    ({"clock_step_s": -0.5}, "the wall clock was set by -0.500 s"),
     # what could not be read judges nothing
     ({"foreign_cores": None, "steal_share": None, "quota_share": None}, None),
     ({"swap_bytes_per_s": None}, None),
@@ -93,6 +96,34 @@ def test_a_cpu_is_judged_by_what_was_not_ours(changed: dict[str, Any], said: str
 OTHER = Holder(pid=99, name="python", memory_bytes=500 * MIB, ours=False)
 DAEMON = Holder(pid=98, name="nvidia-cuda-mps-server", memory_bytes=30 * MIB, ours=False)
 UNSEEN = Holder(pid=123456, name=None, memory_bytes=500 * MIB, ours=None)
+
+
+def seen(cpu: CpuUse = QUIET, gpu: GpuSample | None = None) -> Conditions:
+    gpus = None if gpu is None else use_of_gpus([[gpu]], LIMITS)
+    return Conditions(seconds=10.0, cpu=cpu, gpus=gpus, samples=1, sampling_s=0.0, absent={})
+
+
+BUSY = replace(QUIET, foreign_cores=5.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "passes"),
+    [
+        (seen(), False),  # nothing was wrong
+        (seen(BUSY), True),
+        (seen(replace(QUIET, steal_share=0.5)), True),
+        (seen(replace(QUIET, clock_step_s=1.0)), True),
+        (seen(replace(QUIET, quota_share=0.5)), False),
+        (seen(replace(BUSY, swap_bytes_per_s=5.0 * MIB)), False),
+        (seen(gpu=replace(H200, reasons=("thermal slowdown",))), False),
+        (seen(BUSY, replace(H200, sm_mhz=1100)), False),
+        (seen(gpu=replace(H200, holders=(*(H200.holders or ()), OTHER))), True),
+    ],
+)
+def test_only_what_others_do_may_pass(found: Conditions, passes: bool) -> None:
+    assert may_pass(found, LIMITS) is passes
+
+
 GPU = [
     ({}, None),
     ({"reasons": ("power cap",)}, None),
@@ -155,6 +186,7 @@ BEFORE = CpuLook(
     processes=(process(1, 40.0, ours=True), process(2, 7.0), process(3, 500.0)),
     swapped_bytes=0,
     quota_stopped_s=2.0,
+    clock_ahead_s=1e9,
 )
 AFTER = replace(
     BEFORE,
@@ -169,6 +201,7 @@ AFTER = replace(
     ),
     swapped_bytes=20 * MIB,
     quota_stopped_s=3.0,
+    clock_ahead_s=1e9 + 0.5,
 )
 
 
@@ -181,7 +214,8 @@ def test_use_is_the_difference_of_two_looks() -> None:
         foreign=(Spender(pid=3, name="p3", cores=0.4), Spender(pid=2, name="p2", cores=0.2)),
         steal_share=1.98 / 27.0,
         swap_bytes_per_s=2.0 * MIB,
-        quota_share=0.1,
+        quota_share=0.025,  # of four cores
+        clock_step_s=0.5,
     )
     assert absent == {}
 

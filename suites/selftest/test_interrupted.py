@@ -22,7 +22,7 @@ from suites.selftest.runs import ROOT, environment, pytest_command, server_comma
 from suites.selftest.stubbed import files_made
 
 SLOW = "original-pp2"  # its server answers slowly, and is ended while it is asked
-DEADLINE_S = 60
+DEADLINE_S = 120
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
+from fixtures.serving import cpu
 from fixtures.serving.conditions import Limits
 from fixtures.serving.cpu import read_cpu
 from fixtures.serving.gpus import decoded, read_settings
@@ -23,6 +25,26 @@ from suites.selftest.test_machine import NVMLError, fake_nvml
 
 MIB = 2**20
 STRICT = Limits(foreign_cores=0.0, foreign_share=0.0)
+
+
+def test_what_a_look_takes_is_never_taken_for_a_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    # On a starved machine a look at every process takes long, and our own load goes on meanwhile.
+    order: list[str] = []
+    every, processes = psutil.cpu_times, cpu._processes
+
+    def counters(**asked: Any) -> Any:
+        order.append("all cores")
+        return every(**asked)
+
+    def looked(own: Collection[int]) -> Any:
+        order.append("processes")
+        return processes(own)
+
+    monkeypatch.setattr(psutil, "cpu_times", counters)
+    monkeypatch.setattr(cpu, "_processes", looked)
+    with observe():
+        order.append("block")
+    assert order == ["processes", "all cores", "block", "all cores", "processes"]
 
 
 @contextmanager
@@ -130,7 +152,7 @@ def test_a_gpu_under_load_is_sampled_and_its_company_named(monkeypatch: pytest.M
         fake = driver(gpus=1, nvmlDeviceGetComputeRunningProcesses=lambda _: held)
         monkeypatch.setitem(sys.modules, "pynvml", fake)
         with observe(own=[own.pid], every_s=0.02) as observed:
-            time.sleep(0.2)
+            time.sleep(1.0)
     (gpu,) = observed.conditions.gpus or ()
     assert gpu.samples >= 3
     assert (gpu.sm_mhz, gpu.reference_mhz, gpu.temperature_c) == (1700, 1980, 70)
