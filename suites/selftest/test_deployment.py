@@ -45,7 +45,7 @@ def test_a_deployment_changes_the_limits_it_names_on_the_platform_it_names() -> 
     cpu, cuda = (shipped.settings(platform) for platform in ("cpu", "cuda"))
     trained = shipped.deployment("trained")
     own = trained.applied(cpu, "cpu").numerics
-    assert (own.tp_rms_d, own.independent["awq"].rms_d) == (0.014, 0.032)
+    assert (own.tp_mean_kl, own.independent["awq"].rms_d) == (2.1e-4, 0.032)
     assert own.independent["gptq"] == cpu.numerics.independent["gptq"]
     assert own.inexact["trimmed"] != cpu.numerics.inexact["trimmed"]
     assert own.inexact["requantized"] == cpu.numerics.inexact["requantized"]
@@ -71,7 +71,11 @@ def test_where_a_lane_has_limits_the_reference_has_too() -> None:
             "min_rms_d = 0.08, mean_kl = 0.6",
             "min_rms_d is 0.08, ",
         ),
-        ("tp_rms_d = 0.014", "tp_rms_d = 0.3", "trained.numerics.cpu, merged: inexact.trimmed.min"),
+        (
+            "tp_rms_d = 0.02\ntp_mean_abs_d = 0.0018",
+            "tp_rms_d = 0.3\ntp_mean_abs_d = 0.0018",
+            "trained.numerics.cpu, merged: inexact.trimmed.min",
+        ),
         ("tp_rms_d = 2e-5", "tp_rmsd = 2e-5", "did you mean 'tp_rms_d'?"),
         (
             "[deployments.float32.numerics.cpu]",
