@@ -14,7 +14,7 @@ from fixtures.budgets import METRICS, Metric, TimeBudgets, quantile
 from fixtures.load.metrics import means
 from fixtures.load.streams import KINDS, TAKE, Load, failures_by_kind
 from fixtures.running import cause_in
-from reports.percentiles import judge, percentile
+from reports.percentiles import Percentile, judge, percentile
 from reports.record import Outcome
 from reports.statistics import Interval, ratio_interval, verdict_upper
 from suites.expect import RECORDED, Rows
@@ -82,22 +82,8 @@ def _expect_percentile(
         outcome, reason = judged.verdict, judged.told
         if outcome == "failed":
             advice = "Slower than the budget in deployments.toml"
-    if block.doubt:
-        outcome, reason, advice = "invalid", block.doubt, AGAIN
-    rows.add(
-        claim,
-        outcome,
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        n=found.n,
-        limit=limit,
-        unit="s",
-        better="lower",
-        reason=reason,
-        advice=advice,
-        definition=f"{definition(metric, block)}; {name}, failed requests last",
-    )
+    _add(rows, claim, outcome, found, limit, block, None, reason, advice, unit="s", better="lower",
+         definition=f"{definition(metric, block)}; {name}, failed requests last")  # fmt: skip
 
 
 def expect_ratio(
@@ -125,14 +111,11 @@ def expect_ratio(
         advice = "Slower than the ratio in deployments.toml allows"
     elif outcome == "inconclusive":
         advice = "The interval straddles the budget: more requests would decide"
-    reason = _over(reason, base)
-    if doubt := doubted(block, base):
-        outcome, reason, advice = "invalid", doubt, AGAIN
-    _add(rows, claim, outcome, found, limit, unit="1", better="lower",
-         definition=f"{DEFINITIONS[metric]}; {what}", reason=reason, advice=advice)  # fmt: skip
+    _add(rows, claim, outcome, found, limit, block, base, reason, advice, unit="1", better="lower",
+         definition=f"{DEFINITIONS[metric]}; {what}")  # fmt: skip
 
 
-def doubted(block: Block, base: Block | None) -> str | None:
+def _doubted(block: Block, base: Block | None) -> str | None:
     """The doubts of a block and of what it is over: a ratio is as good as the worse of the two."""
     over = None if base is None or base.doubt is None else f"what it is over: {base.doubt}"
     return "; ".join(filter(None, (block.doubt, over))) or None
@@ -164,16 +147,27 @@ def expect_floor(
     outcome: Outcome = "passed" if limit is None or value >= limit else "failed"
     reason: str | None = RECORDED if limit is None else None
     advice = "Below the floor in deployments.toml" if outcome == "failed" else ""
-    reason = _over(reason, base)
-    if doubt := doubted(block, base):
-        outcome, reason, advice = "invalid", doubt, AGAIN
-    _add(rows, claim, outcome, Interval(value, None, None, 1), limit, unit=unit, better="higher",
-         definition=f"{what}; {block.instrument}", reason=reason, advice=advice)  # fmt: skip
+    alone = Interval(value, None, None, 1)
+    _add(rows, claim, outcome, alone, limit, block, base, reason, advice, unit=unit,
+         better="higher", definition=f"{what}; {block.instrument}")  # fmt: skip
 
 
 def _add(
-    rows: Rows, claim: str, outcome: Outcome, found: Interval, limit: float | None, **fields: Any
+    rows: Rows,
+    claim: str,
+    outcome: Outcome,
+    found: Interval | Percentile,
+    limit: float | None,
+    block: Block,
+    base: Block | None,
+    reason: str | None,
+    advice: str,
+    **fields: Any,
 ) -> None:
+    """A figure of a block, or of its ratio to `base`; invalid where either is in doubt."""
+    reason = _over(reason, base)
+    if doubt := _doubted(block, base):
+        outcome, reason, advice = "invalid", doubt, AGAIN
     rows.add(
         claim,
         outcome,
@@ -182,6 +176,8 @@ def _add(
         high=found.high,
         n=found.n,
         limit=limit,
+        reason=reason,
+        advice=advice,
         **fields,
     )
 

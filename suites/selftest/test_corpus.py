@@ -148,9 +148,8 @@ def test_measured_prompts_are_distinct_and_none_warmed_the_server_up(size: str) 
     for seen in (False, True):
         fit = tuple(one for one in documents if (one.image is not None) is seen)
         blocks = [Asking(fit, tag, warm=2, requests=100) for tag in ("cell-l", "base-l")]
-        asked = [
-            one for block in blocks for look in range(3) for one in (*block.measured(look),)
-        ] + [one for block in blocks for one in block.warmup()]
+        asked = [one for block in blocks for look in range(3) for one in block.measured(look)]
+        asked += [one for block in blocks for one in block.warmup()]
         assert len({one.text for one in asked}) == 604
         assert len({one.image for one in asked}) == (604 if seen else 1)
         first, again = (blocks[0].measured(look) for look in (0, 1))
